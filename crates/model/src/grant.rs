@@ -97,8 +97,14 @@ impl Grant {
         }
         if self.tenant_status == TenantStatus::Suspended {
             // A row suspended by hand may lack the time; then the grace period has no start and does not end.
-            let over = self.suspended_at.is_some_and(|since| now - since > suspend_grace);
-            return if over { Verdict::SuspendedForGood } else { Verdict::Suspended };
+            let over = self
+                .suspended_at
+                .is_some_and(|since| now - since > suspend_grace);
+            return if over {
+                Verdict::SuspendedForGood
+            } else {
+                Verdict::Suspended
+            };
         }
         Verdict::Valid
     }
@@ -131,29 +137,51 @@ mod tests {
 
     #[test]
     fn a_key_works_until_it_expires_and_not_at_that_moment() {
-        let until = Grant { expires_at: Some(NOW), ..valid() };
-        assert_eq!(until.verdict(NOW - Duration::from_nanos(1), GRACE), Verdict::Valid);
+        let until = Grant {
+            expires_at: Some(NOW),
+            ..valid()
+        };
+        assert_eq!(
+            until.verdict(NOW - Duration::from_nanos(1), GRACE),
+            Verdict::Valid
+        );
         assert_eq!(until.verdict(NOW, GRACE), Verdict::Expired);
     }
 
     #[test]
     fn any_revocation_time_revokes_even_one_in_the_future() {
-        let revoked = Grant { revoked_at: Some(NOW + GRACE), ..valid() };
+        let revoked = Grant {
+            revoked_at: Some(NOW + GRACE),
+            ..valid()
+        };
         assert_eq!(revoked.verdict(NOW, GRACE), Verdict::Revoked);
     }
 
     #[test]
     fn a_suspended_tenant_is_refused_for_good_only_after_the_grace_period() {
-        let suspended = |since| Grant { tenant_status: TenantStatus::Suspended, suspended_at: since, ..valid() };
-        assert_eq!(suspended(Some(NOW - GRACE)).verdict(NOW, GRACE), Verdict::Suspended);
+        let suspended = |since| Grant {
+            tenant_status: TenantStatus::Suspended,
+            suspended_at: since,
+            ..valid()
+        };
+        assert_eq!(
+            suspended(Some(NOW - GRACE)).verdict(NOW, GRACE),
+            Verdict::Suspended
+        );
         let earlier = NOW - GRACE - Duration::from_secs(1);
-        assert_eq!(suspended(Some(earlier)).verdict(NOW, GRACE), Verdict::SuspendedForGood);
+        assert_eq!(
+            suspended(Some(earlier)).verdict(NOW, GRACE),
+            Verdict::SuspendedForGood
+        );
         assert_eq!(suspended(None).verdict(NOW, GRACE), Verdict::Suspended);
     }
 
     #[test]
     fn a_deleted_tenants_keys_are_revoked() {
-        let deleted = Grant { tenant_status: TenantStatus::Inactive, ..valid() };
+        let deleted = Grant {
+            tenant_status: TenantStatus::Inactive,
+            ..valid()
+        };
         assert_eq!(deleted.verdict(NOW, GRACE), Verdict::Revoked);
     }
 }

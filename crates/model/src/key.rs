@@ -73,7 +73,9 @@ impl ApiKey {
     pub fn parse(text: &[u8]) -> Result<Self, MalformedKey> {
         let text: KeyText = text.try_into().map_err(|_| MalformedKey)?;
         let (checked, sum) = text.split_at(CHECKED_LEN);
-        let body = checked.strip_prefix(PREFIX.as_bytes()).ok_or(MalformedKey)?;
+        let body = checked
+            .strip_prefix(PREFIX.as_bytes())
+            .ok_or(MalformedKey)?;
         if !body.iter().all(u8::is_ascii_alphanumeric) || checksum(checked) != sum {
             return Err(MalformedKey);
         }
@@ -141,7 +143,11 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let id: [u8; ID_LEN] = text.as_bytes().try_into().map_err(|_| MalformedKeyId)?;
-        if id.iter().all(u8::is_ascii_alphanumeric) { Ok(Self(id)) } else { Err(MalformedKeyId) }
+        if id.iter().all(u8::is_ascii_alphanumeric) {
+            Ok(Self(id))
+        } else {
+            Err(MalformedKeyId)
+        }
     }
 }
 
@@ -220,7 +226,10 @@ mod tests {
             digits.insert(0, char::from(BASE62[usize::try_from(rest % 62).unwrap()]));
             rest /= 62;
         }
-        assert_eq!(digits, "20XlU1", "the checksum of a published key must never change");
+        assert_eq!(
+            digits, "20XlU1",
+            "the checksum of a published key must never change"
+        );
         let key: ApiKey = format!("{checked}{digits}").parse().unwrap();
         assert_eq!(key.id().as_str(), "0123456789AB");
     }

@@ -104,7 +104,10 @@ impl FromStr for Scope {
     type Err = UnknownScope;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| UnknownScope(text.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| UnknownScope(text.to_owned()))
     }
 }
 
@@ -148,7 +151,9 @@ impl ScopeSet {
 
     /// The scopes in the set, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
-        Scope::ALL.into_iter().filter(move |scope| self.contains(*scope))
+        Scope::ALL
+            .into_iter()
+            .filter(move |scope| self.contains(*scope))
     }
 }
 
@@ -162,7 +167,10 @@ impl FromStr for ScopeSet {
     type Err = UnknownScope;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split([',', ' ']).filter(|name| !name.is_empty()).map(Scope::from_str).collect()
+        text.split([',', ' '])
+            .filter(|name| !name.is_empty())
+            .map(Scope::from_str)
+            .collect()
     }
 }
 

@@ -18,7 +18,10 @@ pub struct TenantId(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantId {
     /// Empty or longer than [`TenantId::MAX_LEN`].
-    #[error("a tenant id has 1 to {} characters, this one has {0}", TenantId::MAX_LEN)]
+    #[error(
+        "a tenant id has 1 to {} characters, this one has {0}",
+        TenantId::MAX_LEN
+    )]
     Length(usize),
     /// A character outside the allowed set.
     #[error("a tenant id may not contain {0:?}: use letters, digits and !-_.*'()")]
@@ -56,8 +59,14 @@ impl TenantId {
         let id = Self::parse(text)?;
         let plain = text.len() <= 63
             && !text.starts_with('-')
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if plain { Ok(id) } else { Err(InvalidTenantId::NotPlain(text.to_owned())) }
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if plain {
+            Ok(id)
+        } else {
+            Err(InvalidTenantId::NotPlain(text.to_owned()))
+        }
     }
 
     /// The id as text.
@@ -103,7 +112,20 @@ mod tests {
 
     #[test]
     fn ids_that_name_paths_or_several_tenants_are_refused() {
-        for id in ["", ".", "..", "__markers__", "user-index.json.gz", "a|b", "a:b", "a/b", "a b", "ä", "a\0", &"x".repeat(151)] {
+        for id in [
+            "",
+            ".",
+            "..",
+            "__markers__",
+            "user-index.json.gz",
+            "a|b",
+            "a:b",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            &"x".repeat(151),
+        ] {
             assert!(TenantId::parse(id).is_err(), "{id}");
         }
     }
@@ -114,7 +136,10 @@ mod tests {
             assert!(TenantId::parse_plain(id).is_ok(), "{id}");
         }
         for id in ["-a", "Team", "a.b", "a_b", &"x".repeat(64)] {
-            assert!(matches!(TenantId::parse_plain(id), Err(InvalidTenantId::NotPlain(_))), "{id}");
+            assert!(
+                matches!(TenantId::parse_plain(id), Err(InvalidTenantId::NotPlain(_))),
+                "{id}"
+            );
         }
     }
 }
