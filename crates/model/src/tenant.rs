@@ -18,10 +18,7 @@ pub struct TenantId(Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTenantId {
     /// Empty or longer than [`TenantId::MAX_LEN`].
-    #[error(
-        "a tenant id has 1 to {} characters, this one has {0}",
-        TenantId::MAX_LEN
-    )]
+    #[error("a tenant id has 1 to 150 characters, this one has {0}")]
     Length(usize),
     /// A character outside the allowed set.
     #[error("a tenant id may not contain {0:?}: use letters, digits and !-_.*'()")]
