@@ -1,0 +1,3 @@
+//! What the binary is made of, as a library so that tests reach it.
+
+pub mod sink;
