@@ -1,1 +1,138 @@
-//! store
+//! The only crate that knows SQL: tenants, keys, operators, the audit log and the feed of changes, in PostgreSQL or SQLite.
+//!
+//! Every statement is written once for both databases; what differs is the schema (`migrations/`) and how a time is read.
+//! Nothing here decides what a key may do: that is `model`'s [`Grant::verdict`](model::Grant::verdict). Secrets never
+//! come here, only their digests.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | `grants` | what the edge reads: one grant by digest, or all active ones |
+//! | `changes` | the feed that says which cached grants are out of date |
+//! | `tenants`, `keys`, `operators`, `audit` | what the control plane reads and writes |
+//! | `schema` | migrations, and the check that a process knows the schema it meets |
+
+mod audit;
+mod changes;
+mod columns;
+mod error;
+mod grants;
+mod keys;
+mod operators;
+mod schema;
+mod tenants;
+mod url;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+
+pub use audit::{Actor, AuditEntry};
+pub use changes::{Change, Changed};
+pub use error::StoreError;
+pub use grants::{BadGrant, GrantsLoaded};
+pub use keys::{Key, NewKey};
+pub use operators::{NewOperator, Operator, OperatorScope, OperatorScopes, UnknownOperatorScope};
+pub use tenants::{NewTenant, Tenant};
+pub use url::{DatabaseUrl, InvalidDatabaseUrl};
+
+use url::Target;
+
+/// How long a call waits for a free connection, or for the database to accept a new one.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database. Cheap to clone; clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Store(Pool);
+
+#[derive(Debug, Clone)]
+enum Pool {
+    Postgres(PgPool),
+    Sqlite(SqlitePool),
+}
+
+/// Runs `$body` with the pool of whichever database it is; the body is compiled once for each.
+macro_rules! on_pool {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match &$store.0 {
+            crate::Pool::Postgres($pool) => $body,
+            crate::Pool::Sqlite($pool) => $body,
+        }
+    };
+}
+
+/// As `on_pool!`, in a transaction that is committed when `$body` ends; leaving the body early rolls back.
+macro_rules! in_transaction {
+    ($store:expr, $tx:ident => $body:expr) => {
+        match &$store.0 {
+            crate::Pool::Postgres(pool) => {
+                let mut $tx = pool.begin().await?;
+                let done = $body;
+                $tx.commit().await?;
+                done
+            }
+            crate::Pool::Sqlite(pool) => {
+                // A transaction that reads first and writes later fails if another wrote in between; this one waits.
+                let mut $tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+                let done = $body;
+                $tx.commit().await?;
+                done
+            }
+        }
+    };
+}
+
+pub(crate) use {in_transaction, on_pool};
+
+impl Store {
+    /// Opens the database lazily: nothing is tried before the first call. For a process that must start without it.
+    ///
+    /// `max_connections` bounds the pool; a database in memory has exactly one connection, because it lives in it.
+    pub fn open(url: &DatabaseUrl, max_connections: u32) -> Self {
+        Self(match url.target() {
+            Target::Postgres(options) => Pool::Postgres(
+                PgPoolOptions::new()
+                    .max_connections(max_connections.max(1))
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_lazy_with(options.clone()),
+            ),
+            Target::Sqlite(options) => Pool::Sqlite(
+                SqlitePoolOptions::new()
+                    .max_connections(max_connections.max(1))
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_lazy_with(options.clone()),
+            ),
+            Target::Memory(options) => Pool::Sqlite(
+                SqlitePoolOptions::new()
+                    .max_connections(1)
+                    .idle_timeout(None)
+                    .max_lifetime(None)
+                    .acquire_timeout(ACQUIRE_TIMEOUT)
+                    .connect_lazy_with(options.clone()),
+            ),
+        })
+    }
+
+    /// Opens the database and makes sure that it answers. Does not migrate: see [`Store::schema_check`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it does not answer within 5 s.
+    pub async fn connect(url: &DatabaseUrl, max_connections: u32) -> Result<Self, StoreError> {
+        let store = Self::open(url, max_connections);
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// Asks the database for an answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        on_pool!(self, pool => {
+            sqlx::query("select 1").execute(pool).await?;
+        });
+        Ok(())
+    }
+
+    /// Closes every connection, waiting for calls under way.
+    pub async fn close(&self) {
+        on_pool!(self, pool => pool.close().await);
+    }
+}
