@@ -22,8 +22,8 @@ use crate::keys::{CredentialForm, Source};
 use crate::payload::{Protocol, Signal};
 use pace::Pace;
 use requests::Requests;
-pub(crate) use tally::Report;
 use tally::Tally;
+pub(crate) use tally::{Latencies, Report};
 
 /// Generates load and checks every answer: 2xx, and for gRPC status 0. Exit status 1 when any answer was something else.
 #[derive(clap::Args, Clone, Debug)]
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     pub(crate) dump_body: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|s| Duration::try_from_secs_f64(s).ok())

@@ -160,7 +160,6 @@ pub(crate) struct Report {
 
 /// Quantiles in microseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the quantiles")]
 pub(crate) struct Latencies {
     pub(crate) p50: f64,
     pub(crate) p90: f64,

@@ -87,7 +87,10 @@ impl Protocol {
         let many = self.encode(signal, 1 + PROBE, values).len();
         let growth = many.saturating_sub(one).max(PROBE);
         let more = (size.saturating_sub(one) * PROBE + growth / 2) / growth;
-        self.encode(signal, 1 + more, values)
+        let body = self.encode(signal, 1 + more, values);
+        // Snappy finds more to save in a large body than in the samples, so the guess is corrected by what came out.
+        let corrected = ((1 + more) * size + body.len() / 2) / body.len().max(1);
+        self.encode(signal, corrected.max(1), values)
     }
 
     fn encode(self, signal: Signal, items: usize, values: &mut Values) -> Bytes {
