@@ -1,1 +1,30 @@
-//! edge
+//! The data plane: from an accepted connection to an accounted request. The life of a request:
+//!
+//! 1. [`listen`] accepts the connection, gives it to the worker with the fewest and finds out whether it speaks HTTP/1.1 or
+//!    HTTP/2.
+//! 2. `request::serve` takes one request through its steps:
+//!    1. `request::route`: path and method to protocol, signal and upstream;
+//!    2. `request::authenticate`: credential to caller, from memory ([`keys`]);
+//!    3. `request::admit`: what this caller may send now;
+//!    4. `request::forward`: headers by allow-list, tenant set, body streamed to the [`upstream`], its answer back;
+//!    5. `request::account`: exactly one outcome.
+//! 3. A step that refuses gives a row of the table in [`refusal`], which [`protocol`] writes as the sender expects it.
+//!
+//! [`app`] constructs all of this; [`config`] says what it may be told.
+
+mod app;
+mod config;
+mod keys;
+mod listen;
+mod metrics;
+mod patience;
+mod protocol;
+mod refusal;
+mod request;
+mod send_queue;
+mod upstream;
+mod upstream_url;
+mod worker;
+
+pub use app::{Running, StartError, start};
+pub use config::Config;

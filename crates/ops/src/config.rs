@@ -75,11 +75,11 @@ pub fn read<T>(
         table: Some(document.as_table()),
         known: RefCell::default(),
     };
-    let built = build(&root);
+    let config = build(&root);
     root.finish();
     let mut problems = problems.take();
     problems.sort_by_key(|problem| problem.line);
-    match built {
+    match config {
         Some(config) if problems.is_empty() => Ok(config),
         _ => Err(fail(problems)),
     }
@@ -147,6 +147,7 @@ impl<'a> Section<'a> {
     }
 
     /// The section `key` below this one.
+    #[must_use]
     pub fn section(&self, key: &str) -> Section<'a> {
         let item = self.item(key);
         let table = item.and_then(Item::as_table_like);
@@ -328,7 +329,7 @@ impl fmt::Display for ByteSize {
         let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
         let unit = units
             .into_iter()
-            .find(|(_, shift)| self.0 >> shift > 0 && self.0 % (1 << shift) == 0);
+            .find(|(_, shift)| self.0 >> shift > 0 && self.0.is_multiple_of(1 << shift));
         match unit {
             Some((name, shift)) => write!(f, "{} {name}", self.0 >> shift),
             None => write!(f, "{} B", self.0),

@@ -65,6 +65,16 @@ impl Status {
             .find_map(|detail| RetryInfo::decode(&*detail.value).ok())
     }
 
+    /// The status as protobuf.
+    pub fn to_protobuf(&self) -> Vec<u8> {
+        self.encode_to_vec()
+    }
+
+    /// Reads a status from protobuf; `None` if `bytes` are none.
+    pub fn from_protobuf(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes).ok()
+    }
+
     /// The value of the trailer `grpc-status-details-bin`.
     pub fn to_metadata(&self) -> String {
         STANDARD_NO_PAD.encode(self.encode_to_vec())

@@ -1,0 +1,260 @@
+//! The only place that constructs long-lived things: sockets first, so that a port that is taken fails the start, then keys,
+//! workers and tasks, top to bottom. Nothing here is a global.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use ops::probe::{self, Readiness};
+use store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::keys::{self, Keyring};
+use crate::listen::{self, WorkerSender};
+use crate::metrics::Metrics;
+use crate::upstream::{Shared, Targets, TlsError};
+use crate::worker::{Settings, Worker};
+
+/// Why the edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({name}): {source}")]
+    Listen {
+        /// The listener's name in the configuration.
+        name: String,
+        /// The address it was given.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The database has a schema this program does not know.
+    #[error(transparent)]
+    Schema(StoreError),
+    /// The TLS side of an upstream cannot be set up.
+    #[error("upstreams.{name}: {reason}")]
+    Upstream {
+        /// The upstream's name in the configuration.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The operating system refused a thread or randomness.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    /// The metrics' own settings are wrong.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+}
+
+/// A running edge.
+pub struct Running {
+    /// Where senders can reach it: the listeners' names and addresses.
+    pub listeners: Vec<(String, SocketAddr)>,
+    /// Where the operator can.
+    pub ops_address: SocketAddr,
+    tasks: JoinSet<()>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+    drain_max: Duration,
+    /// Kept alive for as long as the workers may hand connections over.
+    _senders: Vec<WorkerSender>,
+}
+
+/// Starts the edge on the current runtime, which becomes its background runtime; requests are served on threads of their
+/// own.
+///
+/// # Errors
+/// When a port is taken, the database has an unknown schema, or an upstream's TLS settings are wrong. A database that does
+/// not answer is no error: it is tried until it does.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let (metrics, rendered) = Metrics::new()?;
+    let readiness = Readiness::default();
+    let draining = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+
+    let ops_listener = bind("ops", config.ops_address).await?;
+    let ops_address = ops_listener.local_addr()?;
+    let mut listeners = Vec::new();
+    for settings in &config.listeners {
+        listeners.push((
+            bind(&settings.name, settings.address).await?,
+            Arc::new(settings.clone()),
+        ));
+    }
+
+    let store = Store::open(&config.database, config.database_connections);
+    match store.schema_check().await {
+        Ok(()) => {}
+        Err(StoreError::Unavailable(error)) => warn!(%error, "the database does not answer yet"),
+        Err(error) => return Err(StartError::Schema(error)),
+    }
+    let keyring = Keyring::new(
+        store,
+        Handle::current(),
+        config.keys.clone(),
+        Arc::clone(&metrics),
+    );
+    tasks.spawn(keep_keys(
+        Arc::clone(&keyring),
+        readiness.clone(),
+        stop.clone(),
+    ));
+
+    let (workers, senders) = start_workers(&config, &keyring, &metrics, &draining)?;
+    let mut addresses = Vec::new();
+    for (listener, settings) in listeners {
+        addresses.push((settings.name.clone(), listener.local_addr()?));
+        let accepting = listen::accept(
+            listener,
+            settings,
+            senders.clone(),
+            Arc::clone(&metrics),
+            draining.clone(),
+        );
+        tasks.spawn(accepting);
+    }
+    let probing = probe::serve(ops_listener, rendered, readiness, stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = probing.await {
+            warn!(%error, "the ops port stopped");
+        }
+    });
+    info!(?addresses, %ops_address, "the edge is up");
+    Ok(Running {
+        listeners: addresses,
+        ops_address,
+        tasks,
+        workers,
+        draining,
+        stop,
+        drain_max: config.drain_max,
+        _senders: senders,
+    })
+}
+
+async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen {
+            name: name.to_owned(),
+            address,
+            source,
+        })
+}
+
+async fn keep_keys(keyring: Arc<Keyring>, readiness: Readiness, stop: CancellationToken) {
+    if let Some(seq) = keys::load(&keyring, &readiness, &stop).await {
+        keys::follow(keyring, seq, stop).await;
+    }
+}
+
+/// Starts a thread with a runtime of its own per core: requests never move between cores and share no lock.
+fn start_workers(
+    config: &Config,
+    keyring: &Arc<Keyring>,
+    metrics: &Arc<Metrics>,
+    draining: &CancellationToken,
+) -> Result<(Vec<std::thread::JoinHandle<()>>, Vec<WorkerSender>), StartError> {
+    let settings = Arc::new(Settings {
+        body_max: config.body_max,
+        body_idle_max: config.body_idle_max,
+        suspend_grace: config.suspend_grace,
+        connections: config.connections.clone(),
+    });
+    let mut connectors = Vec::new();
+    for (name, upstream) in &config.upstreams {
+        let shared = Shared::new(upstream).map_err(|error: TlsError| StartError::Upstream {
+            name: name.clone(),
+            reason: error.to_string(),
+        })?;
+        connectors.push(Arc::new(shared));
+    }
+    let connectors = Arc::new(connectors);
+    let (mut threads, mut senders) = (Vec::new(), Vec::new());
+    for n in 0..config.workers {
+        let (connections, accepted) = mpsc::unbounded_channel();
+        senders.push(WorkerSender {
+            connections,
+            load: Arc::new(AtomicUsize::new(0)),
+        });
+        let (settings, keyring, metrics) = (
+            Arc::clone(&settings),
+            Arc::clone(keyring),
+            Arc::clone(metrics),
+        );
+        let (connectors, draining) = (Arc::clone(&connectors), draining.clone());
+        let (upstreams, routes) = (config.upstreams.clone(), config.routes.clone());
+        let runtime = move || -> io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(LocalOptions::default())?;
+            let body_idle = settings.body_idle_max;
+            let targets = Targets::new(
+                &upstreams,
+                &routes,
+                &connectors,
+                body_idle,
+                &metrics.upstream_connections,
+            );
+            let worker = Worker::new(settings, targets, keyring, metrics, draining)
+                .map_err(io::Error::other)?;
+            runtime.block_on(listen::serve_accepted(worker, accepted));
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name(format!("edge-{n}"));
+        threads.push(thread.spawn(move || {
+            if let Err(error) = runtime() {
+                tracing::error!(%error, "a worker could not start");
+            }
+        })?);
+    }
+    Ok((threads, senders))
+}
+
+impl Running {
+    /// Waits until a task ends that never should: then the process had better stop.
+    pub async fn failed(&mut self) {
+        self.tasks.join_next().await;
+    }
+
+    /// Stops: takes no new connections, answers what is in flight for as long as the configuration allows, then ends.
+    pub async fn stop(self) {
+        let Self {
+            mut tasks,
+            workers,
+            draining,
+            stop,
+            drain_max,
+            _senders: senders,
+            ..
+        } = self;
+        draining.cancel();
+        drop(senders);
+        let ended = async {
+            // A worker ends when the last sender is gone and its connections are over.
+            let joined = tokio::task::spawn_blocking(move || {
+                for worker in workers {
+                    // A worker that panicked has said so.
+                    let _ = worker.join();
+                }
+            });
+            let _ = joined.await;
+        };
+        if tokio::time::timeout(drain_max, ended).await.is_err() {
+            warn!("requests in flight were cut off: they took longer than runtime.drain_max");
+        }
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+}

@@ -1,0 +1,440 @@
+//! HTTP/1.1 towards senders: heads parsed strictly, bodies handed on as they come, answers written as they come. Refuses
+//! whatever parsers disagree about (RFC 9112 section 11); what a request means is for `request` to decide.
+//!
+//! One task serves a connection. The request's body and the loop share the [`Stream`]; each borrows it for one poll only.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{Method, Response, Version};
+use http_body::Body as _;
+use socket2::SockRef;
+use tokio::io::AsyncWrite as _;
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+use wire::chunked::{Decoded, Decoder};
+
+use super::Peer;
+use super::http1_head::{self, BadHead, Framing, Head};
+use crate::patience::Patience;
+use crate::refusal::Refusal;
+use crate::request;
+use crate::request::body::{Body, ClientBody};
+use crate::send_queue::SendQueue;
+use crate::worker::Worker;
+
+/// How much is read at once. A sender's 32 KiB batch and its head fit.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+/// How much for the middle of a large body.
+const READ_LARGE_BYTES: usize = 256 * 1024;
+/// How much of a refused body is read away in order to keep its connection.
+const DRAIN_BYTES: u64 = 64 * 1024;
+/// How long a connection that is being closed may take to read its answer.
+const LINGER: Duration = Duration::from_secs(2);
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// A sender's connection: its socket, what was read ahead, and where in a request's body it is.
+struct Stream {
+    socket: TcpStream,
+    buffer: BytesMut,
+    body: BodyState,
+    /// What is left to write of the interim answer that a client waits for before it sends the body.
+    interim: &'static [u8],
+    over: bool,
+}
+
+enum BodyState {
+    Done,
+    Length(u64),
+    Chunked(Decoder),
+    Broken,
+}
+
+/// The body of the request that its connection is serving.
+pub(crate) struct RequestBody(Rc<RefCell<Stream>>);
+
+impl RequestBody {
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Refusal>>> {
+        self.0.borrow_mut().poll_body(cx)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.borrow().body_is_over()
+    }
+}
+
+impl Stream {
+    fn body_is_over(&self) -> bool {
+        match &self.body {
+            BodyState::Done => true,
+            BodyState::Chunked(decoder) => decoder.is_end(),
+            BodyState::Length(_) | BodyState::Broken => false,
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Refusal>>> {
+        loop {
+            let wanted = match &mut self.body {
+                BodyState::Done => return Poll::Ready(None),
+                BodyState::Broken => return Poll::Ready(Some(Err(Refusal::ClientGone))),
+                BodyState::Length(left) => {
+                    if !self.buffer.is_empty() {
+                        let take = usize::try_from(*left)
+                            .map_or(self.buffer.len(), |left| left.min(self.buffer.len()));
+                        *left -= take as u64;
+                        if *left == 0 {
+                            self.body = BodyState::Done;
+                        }
+                        return Poll::Ready(Some(Ok(self.buffer.split_to(take).freeze())));
+                    }
+                    *left
+                }
+                BodyState::Chunked(decoder) => match decoder.decode(&mut self.buffer) {
+                    Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(data))),
+                    Ok(Decoded::End) => {
+                        self.body = BodyState::Done;
+                        return Poll::Ready(None);
+                    }
+                    Ok(Decoded::More) => READ_BYTES as u64,
+                    Err(_) => {
+                        self.body = BodyState::Broken;
+                        let problem = "the chunked coding of the body is broken";
+                        return Poll::Ready(Some(Err(Refusal::BadFraming { problem })));
+                    }
+                },
+            };
+            ready!(self.poll_interim(cx));
+            if ready!(self.poll_fill(cx, wanted)) == 0 {
+                self.body = BodyState::Broken;
+            }
+        }
+    }
+
+    /// Tells a client that waits for it to send the body. A failure shows when the body is read.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.interim.is_empty() {
+            match ready!(Pin::new(&mut self.socket).poll_write(cx, self.interim)) {
+                Ok(written @ 1..) => self.interim.advance(written),
+                Ok(0) | Err(_) => self.interim = &[],
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads what there is; 0 when the client will send no more.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: u64) -> Poll<usize> {
+        if self.over {
+            return Poll::Ready(0);
+        }
+        // A connection that waits holds no buffer: an idle one costs little.
+        if self.socket.poll_read_ready(cx).is_pending() {
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            return Poll::Pending;
+        }
+        // Takes the allocation back whole if all that was read has been passed on.
+        self.buffer.reserve(if wanted > READ_BYTES as u64 {
+            READ_LARGE_BYTES
+        } else {
+            READ_BYTES
+        });
+        let read = ready!(poll_read_buf(
+            Pin::new(&mut self.socket),
+            cx,
+            &mut self.buffer
+        ))
+        .unwrap_or(0);
+        self.over = read == 0;
+        Poll::Ready(read)
+    }
+
+    /// Notices that the client left while it should be waiting for its answer. What it sends ahead is kept, up to a bound.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while matches!(self.body, BodyState::Done) && self.buffer.len() < READ_BYTES / 4 {
+            if ready!(self.poll_fill(cx, 0)) == 0 {
+                return Poll::Ready(());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Serves one connection until either side ends it. `ahead` is what was read to find out its protocol.
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: TcpStream, ahead: BytesMut) {
+    let stream = Rc::new(RefCell::new(Stream {
+        socket,
+        buffer: ahead,
+        body: BodyState::Done,
+        interim: &[],
+        over: false,
+    }));
+    let mut out = SendQueue::default();
+    let mut patience = Patience::default();
+    loop {
+        let head = match read_head(&worker, &stream, &mut patience).await {
+            Ok(Some(head)) => head,
+            Ok(None) => return,
+            Err(refusal) => {
+                let response = request::refuse(&worker, &peer, refusal);
+                let plan = Plan {
+                    version: Version::HTTP_11,
+                    head_only: false,
+                    keep_alive: false,
+                };
+                if write_response(&worker, &stream, &mut out, response, plan)
+                    .await
+                    .is_ok()
+                {
+                    linger(&stream).await;
+                }
+                return;
+            }
+        };
+        let mut plan = Plan {
+            version: head.parts.version,
+            head_only: head.parts.method == Method::HEAD,
+            keep_alive: head.keep_alive,
+        };
+        let body = begin_body(&stream, &head);
+        let Some(response) =
+            while_present(&stream, request::serve(&worker, &peer, head.parts, body)).await
+        else {
+            return;
+        };
+        plan.keep_alive = plan.keep_alive && !worker.draining.is_cancelled() && can_drain(&stream);
+        let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {
+            reset(&stream);
+            return;
+        };
+        if !stays || !drain(&stream).await {
+            linger(&stream).await;
+            return;
+        }
+    }
+}
+
+/// Reads the next request's head. `None` when the connection shall end without an answer.
+async fn read_head(
+    worker: &Worker,
+    stream: &RefCell<Stream>,
+    patience: &mut Patience,
+) -> Result<Option<Head>, Refusal> {
+    let settings = &worker.settings.connections;
+    let mut draining = pin!(worker.draining.cancelled());
+    patience.progress();
+    poll_fn(|cx| {
+        let mut stream = stream.borrow_mut();
+        loop {
+            match http1_head::parse(&mut stream.buffer, settings.head_max) {
+                Ok(Some(head)) => return Poll::Ready(Ok(Some(head))),
+                Ok(None) => {}
+                Err(BadHead(refusal)) => return Poll::Ready(Err(refusal)),
+            }
+            let begun = !stream.buffer.is_empty();
+            let Poll::Ready(read) = stream.poll_fill(cx, 0) else {
+                if !begun && draining.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Ok(None));
+                }
+                let limit = if begun {
+                    settings.head_timeout
+                } else {
+                    settings.idle_timeout
+                };
+                return patience.poll(cx, limit).map(|()| Ok(None));
+            };
+            if read == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            if !begun {
+                patience.progress();
+            }
+        }
+    })
+    .await
+}
+
+/// Sets the stream up for the body of the request whose head was read.
+fn begin_body(shared: &Rc<RefCell<Stream>>, head: &Head) -> Result<ClientBody, Refusal> {
+    let mut stream = shared.borrow_mut();
+    let framing = match &head.framing {
+        Ok(framing) => *framing,
+        Err(refusal) => {
+            stream.body = BodyState::Broken;
+            return Err(refusal.clone());
+        }
+    };
+    stream.body = match framing {
+        Framing::Length(0) => BodyState::Done,
+        Framing::Length(length) => BodyState::Length(length),
+        Framing::Chunked => BodyState::Chunked(Decoder::default()),
+    };
+    stream.interim = if head.expects_continue && stream.buffer.is_empty() {
+        CONTINUE
+    } else {
+        &[]
+    };
+    Ok(ClientBody::Http1(RequestBody(Rc::clone(shared))))
+}
+
+/// Runs `serving` for as long as the client is there to be answered.
+async fn while_present<T>(stream: &RefCell<Stream>, serving: impl Future<Output = T>) -> Option<T> {
+    let mut serving = pin!(serving);
+    poll_fn(|cx| {
+        if let Poll::Ready(response) = serving.as_mut().poll(cx) {
+            return Poll::Ready(Some(response));
+        }
+        stream.borrow_mut().poll_gone(cx).map(|()| None)
+    })
+    .await
+}
+
+/// Whether what is left of the request's body is known to be small enough to be read away.
+fn can_drain(stream: &RefCell<Stream>) -> bool {
+    let stream = stream.borrow();
+    match &stream.body {
+        BodyState::Done => true,
+        // A client that waits for the interim answer may or may not send the body now.
+        BodyState::Length(left) => *left <= DRAIN_BYTES && stream.interim.is_empty(),
+        BodyState::Chunked(decoder) => decoder.is_end(),
+        BodyState::Broken => false,
+    }
+}
+
+/// Reads away what is left of the request's body, so that the next request can be read.
+async fn drain(stream: &RefCell<Stream>) -> bool {
+    let reading = poll_fn(|cx| {
+        loop {
+            match ready!(stream.borrow_mut().poll_body(cx)) {
+                None => return Poll::Ready(true),
+                Some(Err(_)) => return Poll::Ready(false),
+                Some(Ok(_)) => {}
+            }
+        }
+    });
+    if stream.borrow().body_is_over() {
+        return reading.await;
+    }
+    tokio::time::timeout(LINGER, reading).await.unwrap_or(false)
+}
+
+/// Closes so that the client can read its answer: says that no more will come, then reads on for a while. Closing a socket
+/// with unread bytes would reset it and take the answer back (RFC 9112 section 9.6).
+async fn linger(stream: &RefCell<Stream>) {
+    let mut left = DRAIN_BYTES;
+    let closing = async {
+        poll_fn(|cx| Pin::new(&mut stream.borrow_mut().socket).poll_shutdown(cx))
+            .await
+            .ok();
+        poll_fn(|cx| {
+            let mut stream = stream.borrow_mut();
+            while left > 0 {
+                stream.buffer.clear();
+                match ready!(stream.poll_fill(cx, 0)) {
+                    0 => break,
+                    read => left = left.saturating_sub(read as u64),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    };
+    let _ = tokio::time::timeout(LINGER, closing).await;
+}
+
+/// Makes the end of the connection an abortion: what was written of an answer must not pass for all of it.
+fn reset(stream: &RefCell<Stream>) {
+    let stream = stream.borrow();
+    // If this fails the connection is gone already.
+    let _ = SockRef::from(&stream.socket).set_linger(Some(Duration::ZERO));
+}
+
+/// How a response is framed.
+#[derive(Clone, Copy)]
+struct Plan {
+    version: Version,
+    head_only: bool,
+    keep_alive: bool,
+}
+
+/// Writes a response; the head goes out together with the first of the body. Says whether the connection can stay.
+async fn write_response(
+    worker: &Worker,
+    stream: &RefCell<Stream>,
+    out: &mut SendQueue,
+    response: Response<Body>,
+    plan: Plan,
+) -> Result<bool, BrokenOff> {
+    let (parts, body) = response.into_parts();
+    let bodiless = plan.head_only || parts.status == 204 || parts.status == 304;
+    let length = if parts.status == 204 {
+        None
+    } else {
+        body.size_hint().exact()
+    };
+    let chunked = length.is_none() && !bodiless && plan.version == Version::HTTP_11;
+    let keep_alive = plan.keep_alive && (length.is_some() || bodiless || chunked);
+    let date = worker.date.now();
+    let mut head = BytesMut::with_capacity(512);
+    http1_head::write(&mut head, plan.version, parts.status, &parts.headers, &date);
+    http1_head::write_framing(&mut head, length, chunked, keep_alive, plan.version);
+    out.push(head.freeze());
+    let mut body = pin!(body);
+    let mut patience = Patience::default();
+    let mut open = !bodiless;
+    poll_fn(|cx| {
+        loop {
+            while open && !out.is_full() {
+                match body.as_mut().poll_frame(cx) {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => {
+                        open = false;
+                        if chunked {
+                            out.push(Bytes::from_static(b"0\r\n\r\n"));
+                        }
+                    }
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BrokenOff)),
+                    // HTTP/1 senders have no use for trailers.
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            if chunked {
+                                out.push_chunk(data);
+                            } else {
+                                out.push(data);
+                            }
+                        }
+                    }
+                }
+            }
+            if out.is_empty() {
+                return if open {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(Ok(()))
+                };
+            }
+            let mut stream = stream.borrow_mut();
+            match out.poll_write(Pin::new(&mut stream.socket), cx) {
+                Poll::Ready(Ok(())) => patience.progress(),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(BrokenOff)),
+                Poll::Pending => {
+                    let limit = worker.settings.body_idle_max;
+                    return patience.poll(cx, limit).map(|()| Err(BrokenOff));
+                }
+            }
+        }
+    })
+    .await?;
+    Ok(keep_alive)
+}
+
+/// The answer could not be brought to its end; the connection must be closed without one.
+struct BrokenOff;

@@ -1,0 +1,223 @@
+//! Every metric of the edge: name, help, labels and buckets in one struct of handles, registered at start with all known
+//! label values at zero. The request path holds handles and never looks a name up.
+
+use std::sync::Arc;
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use model::Signal;
+
+use crate::protocol::Protocol;
+use crate::refusal::Refusal;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The upstream took it.
+    Accepted,
+    /// The upstream answered something else than success.
+    Rejected,
+    /// We answered with a row of the refusal table.
+    Refused,
+    /// Nobody waited for the end: the client left, or one side's connection broke while the answer streamed.
+    Abandoned,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [
+        Self::Accepted,
+        Self::Rejected,
+        Self::Refused,
+        Self::Abandoned,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Rejected => "rejected",
+            Self::Refused => "refused",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Handles of one protocol and signal.
+pub(crate) struct Flow {
+    requests: [Counter; 4],
+    pub(crate) received_bytes: Counter,
+    pub(crate) duration: Histogram,
+}
+
+impl Flow {
+    pub(crate) fn requests(&self, outcome: Outcome) -> &Counter {
+        let [accepted, rejected, refused, abandoned] = &self.requests;
+        match outcome {
+            Outcome::Accepted => accepted,
+            Outcome::Rejected => rejected,
+            Outcome::Refused => refused,
+            Outcome::Abandoned => abandoned,
+        }
+    }
+}
+
+/// All handles.
+pub(crate) struct Metrics {
+    flows: Vec<Flow>,
+    refusals: Vec<(&'static str, Counter)>,
+    pub(crate) unrouted: Counter,
+    pub(crate) tenant_headers_ignored: Counter,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_accepted: Counter,
+    pub(crate) requests_in_flight: Gauge,
+    pub(crate) keys_held: Gauge,
+    pub(crate) key_fetches: Counter,
+    pub(crate) key_fetch_errors: Counter,
+    pub(crate) key_rows_bad: Counter,
+    pub(crate) key_changes: Counter,
+    pub(crate) upstream_connections: Counter,
+    pub(crate) upstream_denied: Counter,
+}
+
+/// Seconds; from what a null upstream takes to the longest time a sender waits.
+const DURATION_BUCKETS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
+];
+
+impl Metrics {
+    /// Registers everything with a recorder of its own; the handle renders it.
+    pub(crate) fn new() -> Result<(Arc<Self>, PrometheusHandle), BuildError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(
+                Matcher::Suffix("_duration_seconds".to_owned()),
+                &DURATION_BUCKETS,
+            )?
+            .build_recorder();
+        let handle = recorder.handle();
+        let metrics = metrics::with_local_recorder(&recorder, Self::register);
+        Ok((Arc::new(metrics), handle))
+    }
+
+    fn register() -> Self {
+        describe();
+        let flows = Protocol::ALL
+            .into_iter()
+            .flat_map(|protocol| Signal::ALL.map(|signal| flow(protocol, signal)))
+            .collect();
+        let refusals = Refusal::LABELS
+            .into_iter()
+            .map(|cause| {
+                (
+                    cause,
+                    counter!("okmon_edge_refusals_total", "cause" => cause),
+                )
+            })
+            .collect();
+        Self {
+            flows,
+            refusals,
+            unrouted: counter!("okmon_edge_unrouted_requests_total"),
+            tenant_headers_ignored: counter!("okmon_edge_tenant_headers_ignored_total"),
+            connections: gauge!("okmon_edge_connections"),
+            connections_accepted: counter!("okmon_edge_connections_accepted_total"),
+            requests_in_flight: gauge!("okmon_edge_requests_in_flight"),
+            keys_held: gauge!("okmon_edge_keys_held"),
+            key_fetches: counter!("okmon_edge_key_fetches_total"),
+            key_fetch_errors: counter!("okmon_edge_key_fetch_errors_total"),
+            key_rows_bad: counter!("okmon_edge_key_rows_bad_total"),
+            key_changes: counter!("okmon_edge_key_changes_total"),
+            upstream_connections: counter!("okmon_edge_upstream_connections_total"),
+            upstream_denied: counter!("okmon_edge_upstream_denied_total"),
+        }
+    }
+
+    pub(crate) fn flow(&self, protocol: Protocol, signal: Signal) -> Option<&Flow> {
+        self.flows
+            .get(protocol as usize * Signal::ALL.len() + signal as usize)
+    }
+
+    pub(crate) fn refusal(&self, refusal: &Refusal) {
+        let label = refusal.row().label;
+        if let Some((_, counter)) = self.refusals.iter().find(|(cause, _)| *cause == label) {
+            counter.increment(1);
+        }
+    }
+}
+
+fn flow(protocol: Protocol, signal: Signal) -> Flow {
+    let (protocol, signal) = (protocol.as_str(), signal.as_str());
+    Flow {
+        requests: Outcome::ALL.map(|outcome| {
+            let outcome = outcome.as_str();
+            counter!("okmon_edge_requests_total", "protocol" => protocol, "signal" => signal, "outcome" => outcome)
+        }),
+        received_bytes: counter!("okmon_edge_received_bytes_total", "protocol" => protocol, "signal" => signal),
+        duration: histogram!("okmon_edge_request_duration_seconds", "protocol" => protocol, "signal" => signal),
+    }
+}
+
+fn describe() {
+    describe_counter!(
+        "okmon_edge_requests_total",
+        "Requests to a known route, by how they ended."
+    );
+    describe_counter!(
+        "okmon_edge_received_bytes_total",
+        "Body bytes received, as sent (compressed)."
+    );
+    describe_histogram!(
+        "okmon_edge_request_duration_seconds",
+        "From a request's head to the end of its answer."
+    );
+    describe_counter!(
+        "okmon_edge_refusals_total",
+        "Answers of the edge's own, by cause."
+    );
+    describe_counter!(
+        "okmon_edge_unrouted_requests_total",
+        "Requests to no known route."
+    );
+    describe_counter!(
+        "okmon_edge_tenant_headers_ignored_total",
+        "Tenant headers that disagreed with the key on a listener set to ignore them."
+    );
+    describe_gauge!(
+        "okmon_edge_connections",
+        "Connections from senders that are open."
+    );
+    describe_counter!(
+        "okmon_edge_connections_accepted_total",
+        "Connections accepted from senders."
+    );
+    describe_gauge!(
+        "okmon_edge_requests_in_flight",
+        "Requests whose answer is not over."
+    );
+    describe_gauge!("okmon_edge_keys_held", "Keys in memory.");
+    describe_counter!(
+        "okmon_edge_key_fetches_total",
+        "Keys asked of the database."
+    );
+    describe_counter!(
+        "okmon_edge_key_fetch_errors_total",
+        "Questions to the database about keys that failed."
+    );
+    describe_counter!(
+        "okmon_edge_key_rows_bad_total",
+        "Key rows that could not be read and were left out."
+    );
+    describe_counter!(
+        "okmon_edge_key_changes_total",
+        "Changes to keys and tenants that were followed."
+    );
+    describe_counter!(
+        "okmon_edge_upstream_connections_total",
+        "Connections opened to upstreams."
+    );
+    describe_counter!(
+        "okmon_edge_upstream_denied_total",
+        "Answers 401, 403 or 404 from an upstream: this server's configuration is wrong, not the sender."
+    );
+}

@@ -1,0 +1,241 @@
+//! The one table from cause to answer. Decides what a sender is told and whether it is told to come back; how that is
+//! written on the wire is for `protocol` to say.
+//!
+//! Two rules stand behind every row: a temporary condition is answered so that the sender keeps its data, a permanent one
+//! so that it stops; and unknown, expired and revoked keys look alike to the client.
+
+use std::borrow::Cow;
+
+use model::Scope;
+use ops::config::ByteSize;
+
+use crate::protocol::Protocol;
+
+/// Why a request was not forwarded, or why its answer could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoCredential,
+    MalformedCredential,
+    ConflictingCredentials,
+    UnknownKey,
+    ExpiredKey,
+    RevokedKey,
+    TenantSuspended {
+        for_good: bool,
+    },
+    TenantMismatch,
+    Scope {
+        needed: Scope,
+    },
+    TooLarge {
+        limit: ByteSize,
+    },
+    Draining,
+    KeysUnavailable,
+    UpstreamUnreachable,
+    /// It does not trust this server, or does not know the path: the operator's to mend, not the sender's.
+    UpstreamDenied,
+    /// `by_client`: it was the client's own `grpc-timeout` that ran out.
+    UpstreamTimeout {
+        by_client: bool,
+    },
+    BodyTimeout,
+    BadFraming {
+        problem: &'static str,
+    },
+    /// More than the one message that a unary call has.
+    SecondMessage,
+    MediaType {
+        problem: &'static str,
+    },
+    HeadTooLarge {
+        limit: ByteSize,
+    },
+    NotFound {
+        hint: &'static str,
+    },
+    Method,
+    /// Not an answer but the absence of one: the client left first.
+    ClientGone,
+}
+
+/// gRPC status codes that refusals use (grpc/grpc `doc/statuscodes.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Code {
+    Cancelled = 1,
+    DeadlineExceeded = 4,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
+
+/// What a sender is told about coming back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Nothing: trying again cannot help.
+    Never,
+    /// Soon: 1-4 s, which an OTLP SDK can sit out before it gives a batch up (most allow 10 s in all).
+    Soon,
+    /// Not before long: for a sender that tries for ever whatever it is told, so that it costs little.
+    Late,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// The cause as metrics and logs name it.
+    pub(crate) label: &'static str,
+    /// The HTTP status; [`Refusal::status`] has the exceptions by protocol.
+    pub(crate) status: u16,
+    pub(crate) code: Code,
+    pub(crate) retry: Retry,
+}
+
+impl Refusal {
+    /// Every label of the table, so that metrics start at zero.
+    pub(crate) const LABELS: [&'static str; 20] = [
+        "no_credential",
+        "malformed_credential",
+        "unknown_key",
+        "expired_key",
+        "revoked_key",
+        "tenant_suspended",
+        "tenant_mismatch",
+        "scope",
+        "too_large",
+        "draining",
+        "keys_unavailable",
+        "upstream_unreachable",
+        "upstream_denied",
+        "upstream_timeout",
+        "body_timeout",
+        "bad_framing",
+        "media_type",
+        "not_found",
+        "method",
+        "client_gone",
+    ];
+
+    /// The row of this cause.
+    pub(crate) const fn row(&self) -> Row {
+        use Code::{
+            Cancelled, DeadlineExceeded, Internal, PermissionDenied, ResourceExhausted,
+            Unauthenticated, Unavailable, Unimplemented,
+        };
+        use Retry::{Late, Never, Soon};
+        let (label, status, code, retry) = match self {
+            Self::NoCredential => ("no_credential", 401, Unauthenticated, Late),
+            Self::MalformedCredential | Self::ConflictingCredentials => {
+                ("malformed_credential", 401, Unauthenticated, Late)
+            }
+            Self::UnknownKey => ("unknown_key", 401, Unauthenticated, Late),
+            Self::ExpiredKey => ("expired_key", 401, Unauthenticated, Late),
+            Self::RevokedKey => ("revoked_key", 401, Unauthenticated, Late),
+            Self::TenantSuspended { for_good: false } => {
+                ("tenant_suspended", 503, Unavailable, Soon)
+            }
+            Self::TenantSuspended { for_good: true } => {
+                ("tenant_suspended", 403, PermissionDenied, Late)
+            }
+            Self::TenantMismatch => ("tenant_mismatch", 403, PermissionDenied, Late),
+            Self::Scope { .. } => ("scope", 403, PermissionDenied, Late),
+            Self::TooLarge { .. } => ("too_large", 413, ResourceExhausted, Never),
+            Self::Draining => ("draining", 503, Unavailable, Soon),
+            Self::KeysUnavailable => ("keys_unavailable", 503, Unavailable, Soon),
+            Self::UpstreamUnreachable => ("upstream_unreachable", 503, Unavailable, Soon),
+            Self::UpstreamDenied => ("upstream_denied", 503, Unavailable, Soon),
+            Self::UpstreamTimeout { by_client: false } => {
+                ("upstream_timeout", 504, Unavailable, Soon)
+            }
+            Self::UpstreamTimeout { by_client: true } => {
+                ("upstream_timeout", 504, DeadlineExceeded, Never)
+            }
+            Self::BodyTimeout => ("body_timeout", 408, Unavailable, Soon),
+            Self::BadFraming { .. } => ("bad_framing", 400, Internal, Never),
+            Self::SecondMessage => ("bad_framing", 400, Unimplemented, Never),
+            Self::MediaType { .. } => ("media_type", 415, Unimplemented, Never),
+            Self::HeadTooLarge { .. } => ("too_large", 431, ResourceExhausted, Never),
+            Self::NotFound { .. } => ("not_found", 404, Unimplemented, Never),
+            Self::Method => ("method", 405, Unimplemented, Never),
+            Self::ClientGone => ("client_gone", 499, Cancelled, Never),
+        };
+        Row {
+            label,
+            status,
+            code,
+            retry,
+        }
+    }
+
+    /// The HTTP status for a sender of `protocol`.
+    pub(crate) const fn status(&self, protocol: Option<Protocol>) -> u16 {
+        match (self, protocol) {
+            // vmagent repeats a 413 for ever, and a 400, which Mimir uses too, never.
+            (Self::TooLarge { .. }, Some(Protocol::RemoteWrite)) => 400,
+            _ => self.row().status,
+        }
+    }
+
+    /// One line for a person: what is wrong and what would mend it. Contains nothing that the client sent.
+    pub(crate) fn text(&self) -> Cow<'static, str> {
+        const CREDENTIAL: &str = "API key missing or not valid: send 'Authorization: Bearer obs_...', \
+             or Basic with the key as password, or 'X-API-Key: obs_...'";
+        Cow::Borrowed(match self {
+            Self::NoCredential
+            | Self::MalformedCredential
+            | Self::UnknownKey
+            | Self::ExpiredKey
+            | Self::RevokedKey => CREDENTIAL,
+            Self::ConflictingCredentials => {
+                "more than one API key was sent and they differ: send one"
+            }
+            Self::TenantSuspended { for_good: false } => {
+                "this tenant is suspended for now: keep the data and try again"
+            }
+            Self::TenantSuspended { for_good: true } => {
+                "this tenant is suspended: ask your operator to resume it"
+            }
+            Self::TenantMismatch => {
+                "X-Scope-OrgID names a tenant other than the API key's: leave the header out, the key says who you are"
+            }
+            Self::Scope { needed } => {
+                return Cow::Owned(format!(
+                    "this API key lacks the scope {needed}: use a key that has it, or ask your operator for one"
+                ));
+            }
+            Self::TooLarge { limit } => {
+                return Cow::Owned(format!(
+                    "the body is larger than the limit of {limit}: send smaller batches"
+                ));
+            }
+            Self::HeadTooLarge { limit } => {
+                return Cow::Owned(format!(
+                    "the request's headers are larger than the limit of {limit}"
+                ));
+            }
+            Self::Draining => "this server is about to stop: try again, another one will answer",
+            Self::KeysUnavailable => {
+                "API keys cannot be checked at the moment: keep the data and try again"
+            }
+            Self::UpstreamUnreachable => {
+                "the storage behind this server cannot be reached: keep the data and try again"
+            }
+            Self::UpstreamDenied => {
+                "the storage behind this server does not accept it: keep the data, the operator is told"
+            }
+            Self::UpstreamTimeout { .. } => {
+                "the storage behind this server did not answer in time: try again"
+            }
+            Self::BodyTimeout => "the body stopped coming: send it without pauses",
+            Self::SecondMessage => "more than one message in a call that takes one",
+            Self::BadFraming { problem } | Self::MediaType { problem } => problem,
+            Self::NotFound { hint } => hint,
+            Self::Method => "this path takes POST only",
+            Self::ClientGone => "the client closed the connection",
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! AUTHENTICATE: from credential to caller. The tenant comes from the key alone; a tenant header may only agree with it.
+//! Works from memory; a key not seen before is fetched once, however many requests bring it.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use model::{ApiKey, TenantId, Verdict};
+use subtle::ConstantTimeEq as _;
+use time::OffsetDateTime;
+
+use super::route::Routed;
+use crate::config::TenantHeader;
+use crate::keys::{Held, Lookup};
+use crate::listen::Peer;
+use crate::refusal::Refusal;
+use crate::worker::Worker;
+
+/// `X-Scope-OrgID`, by which Mimir, Loki and Tempo know a tenant.
+pub(crate) static TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
+static API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The longest user name we decode from a Basic credential, with its key and in Base64, in bytes.
+const BASIC_MAX: usize = 512;
+
+/// Who sent a request.
+pub(crate) struct Caller {
+    pub(crate) key: Arc<Held>,
+}
+
+/// What the headers say about who is calling.
+struct Credential {
+    key: ApiKey,
+    /// The user name of a Basic credential.
+    user: Option<String>,
+}
+
+/// Finds the caller of a request and checks that it may send this signal.
+pub(crate) async fn authenticate(
+    worker: &Worker,
+    peer: &Peer,
+    routed: &Routed,
+    headers: &HeaderMap,
+) -> Result<Caller, Refusal> {
+    let credential = credential(headers)?;
+    let digest = credential.key.digest();
+    let held = match worker.keys.held(&digest).await {
+        Some(held) => held,
+        None => match worker.keys.fetch(digest).await {
+            Lookup::Held(held) => held,
+            Lookup::Unknown => return Err(Refusal::UnknownKey),
+            Lookup::Unavailable => return Err(Refusal::KeysUnavailable),
+        },
+    };
+    let now = OffsetDateTime::now_utc();
+    match held.grant.verdict(now, worker.settings.suspend_grace) {
+        Verdict::Valid => {}
+        Verdict::Revoked => return Err(Refusal::RevokedKey),
+        Verdict::Expired => return Err(Refusal::ExpiredKey),
+        Verdict::Suspended => return Err(Refusal::TenantSuspended { for_good: false }),
+        Verdict::SuspendedForGood => return Err(Refusal::TenantSuspended { for_good: true }),
+    }
+    check_tenant(
+        worker,
+        peer,
+        &held.grant.tenant,
+        headers,
+        credential.user.as_deref(),
+    )
+    .await?;
+    let needed = routed.signal.write_scope();
+    if !held.grant.allows(needed) {
+        return Err(Refusal::Scope { needed });
+    }
+    Ok(Caller { key: held })
+}
+
+/// Reads the credential, in whatever of the three forms it came. The same key in two of them is one credential.
+fn credential(headers: &HeaderMap) -> Result<Credential, Refusal> {
+    let mut found: Option<Credential> = None;
+    let authorizations = headers
+        .get_all(header::AUTHORIZATION)
+        .iter()
+        .map(authorization);
+    let api_keys = headers.get_all(&API_KEY).iter().map(|value| {
+        Ok(Credential {
+            key: parse_key(value.as_bytes())?,
+            user: None,
+        })
+    });
+    for credential in authorizations.chain(api_keys) {
+        let credential = credential?;
+        found = match found {
+            None => Some(credential),
+            Some(first) if same_key(&first.key, &credential.key) => Some(Credential {
+                key: first.key,
+                user: first.user.or(credential.user),
+            }),
+            Some(_) => return Err(Refusal::ConflictingCredentials),
+        };
+    }
+    found.ok_or(Refusal::NoCredential)
+}
+
+fn same_key(a: &ApiKey, b: &ApiKey) -> bool {
+    a.reveal().as_bytes().ct_eq(b.reveal().as_bytes()).into()
+}
+
+/// Reads `Bearer KEY` or `Basic base64(USER:KEY)`; scheme names in any case (RFC 9110 section 11.1).
+fn authorization(value: &HeaderValue) -> Result<Credential, Refusal> {
+    let value = value.as_bytes().trim_ascii();
+    let space = value
+        .iter()
+        .position(|b| *b == b' ')
+        .ok_or(Refusal::MalformedCredential)?;
+    let (scheme, rest) = value.split_at(space);
+    let rest = rest.trim_ascii_start();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        let key = parse_key(rest)?;
+        return Ok(Credential { key, user: None });
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") || rest.len() > BASIC_MAX {
+        return Err(Refusal::MalformedCredential);
+    }
+    let decoded = BASE64
+        .decode(rest)
+        .map_err(|_| Refusal::MalformedCredential)?;
+    // A user name has no colon (RFC 7617 section 2), so the first one ends it.
+    let colon = decoded
+        .iter()
+        .position(|b| *b == b':')
+        .ok_or(Refusal::MalformedCredential)?;
+    let (user, password) = decoded.split_at(colon);
+    let key = parse_key(password.get(1..).unwrap_or_default())?;
+    let user = str::from_utf8(user).map_err(|_| Refusal::MalformedCredential)?;
+    Ok(Credential {
+        key,
+        user: (!user.is_empty()).then(|| user.to_owned()),
+    })
+}
+
+/// Padding may be left out: some clients do.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+fn parse_key(text: &[u8]) -> Result<ApiKey, Refusal> {
+    ApiKey::parse(text.trim_ascii()).map_err(|_| Refusal::MalformedCredential)
+}
+
+/// Checks that whatever else names a tenant names the key's: the tenant header, and the user name of a Basic credential
+/// where that is another tenant's id.
+async fn check_tenant(
+    worker: &Worker,
+    peer: &Peer,
+    tenant: &TenantId,
+    headers: &HeaderMap,
+    user: Option<&str>,
+) -> Result<(), Refusal> {
+    let agrees = |value: &HeaderValue| value.as_bytes().trim_ascii() == tenant.as_str().as_bytes();
+    if !headers.get_all(&TENANT).iter().all(agrees) {
+        match peer.listener.tenant_header {
+            TenantHeader::Strict => return Err(Refusal::TenantMismatch),
+            TenantHeader::Ignore => worker.metrics.tenant_headers_ignored.increment(1),
+        }
+    }
+    let Some(user) = user.filter(|user| *user != tenant.as_str()) else {
+        return Ok(());
+    };
+    let Ok(other) = TenantId::parse(user) else {
+        return Ok(());
+    };
+    if worker.keys.tenant_exists(&other).await {
+        return Err(Refusal::TenantMismatch);
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! The bodies of a request and of its answer, as bytes that pass. Decides nothing but when a body is too long or has stopped
+//! coming; never looks inside.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use ops::config::ByteSize;
+
+use super::account::{Entry, Tally};
+use super::forward::check_trailers;
+use crate::listen::http1;
+use crate::protocol::otlp_grpc;
+use crate::refusal::{Code, Refusal};
+use crate::upstream::{Download, UpstreamError};
+
+/// What the client sends, whichever version of HTTP it speaks.
+pub(crate) enum ClientBody {
+    Http1(http1::RequestBody),
+    Http2(Incoming),
+}
+
+impl ClientBody {
+    /// The next bytes, never empty; `None` at the body's proper end.
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Refusal>>> {
+        match self {
+            Self::Http1(body) => body.poll_data(cx),
+            Self::Http2(body) => loop {
+                return Poll::Ready(match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    None => None,
+                    Some(Err(_)) => Some(Err(Refusal::ClientGone)),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if data.is_empty() => continue,
+                        Ok(data) => Some(Ok(data)),
+                        // Trailers of a request have no meaning on any route.
+                        Err(_) => continue,
+                    },
+                });
+            },
+        }
+    }
+
+    /// Whether the proper end has been reached, as far as is known without reading.
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_over(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+}
+
+/// A client's body on its way upstream: counted, capped, and cut to one gRPC message where it is re-framed.
+pub(crate) struct Upload {
+    body: ClientBody,
+    tally: Rc<Tally>,
+    max: ByteSize,
+    /// Bytes that were read ahead and go before the rest.
+    ahead: Option<Bytes>,
+    /// What is left of the one message of a gRPC call whose prefix was taken off.
+    message_left: Option<u64>,
+}
+
+impl Upload {
+    pub(crate) fn new(body: ClientBody, tally: Rc<Tally>, max: ByteSize) -> Self {
+        Self {
+            body,
+            tally,
+            max,
+            ahead: None,
+            message_left: None,
+        }
+    }
+
+    /// Puts `ahead` before what is still to come, and from now on lets exactly `length` bytes pass: what is shorter or
+    /// longer is a broken call.
+    pub(crate) fn into_message(mut self, ahead: Bytes, length: u64) -> Self {
+        self.ahead = (!ahead.is_empty()).then_some(ahead);
+        self.message_left = Some(length);
+        self
+    }
+
+    /// Whether nothing more will come, as far as is known without reading.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ahead.is_none()
+            && self.body.is_over()
+            && self.message_left.is_none_or(|left| left == 0)
+    }
+
+    /// The next bytes, never empty; `None` at the proper end. An error means that the upstream must not see a proper end.
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Refusal>>> {
+        let data = match self.ahead.take() {
+            Some(data) => data,
+            None => match ready!(self.poll_counted(cx)) {
+                Some(Ok(data)) => data,
+                Some(Err(refusal)) => return Poll::Ready(Some(Err(refusal))),
+                None => {
+                    let short = self.message_left.is_some_and(|left| left > 0);
+                    let problem = "the gRPC message is shorter than its prefix says";
+                    return Poll::Ready(short.then_some(Err(Refusal::BadFraming { problem })));
+                }
+            },
+        };
+        if let Some(left) = &mut self.message_left {
+            match left.checked_sub(data.len() as u64) {
+                Some(rest) => *left = rest,
+                None => return Poll::Ready(Some(Err(Refusal::SecondMessage))),
+            }
+        }
+        Poll::Ready(Some(Ok(data)))
+    }
+
+    fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Refusal>>> {
+        let next = ready!(self.body.poll_data(cx));
+        if let Some(Ok(data)) = &next {
+            let received = self.tally.received_bytes.get() + data.len() as u64;
+            self.tally.received_bytes.set(received);
+            if received > self.max.0 {
+                return Poll::Ready(Some(Err(Refusal::TooLarge { limit: self.max })));
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+/// The body of an answer; keeps the request's account until it is over.
+pub(crate) struct Body {
+    content: Content,
+    entry: Option<Entry>,
+}
+
+/// What an answer consists of.
+enum Content {
+    /// Bytes that are known, then trailers.
+    Known {
+        data: Option<Bytes>,
+        trailers: Option<HeaderMap>,
+    },
+    /// What an upstream sends.
+    Upstream {
+        download: Download,
+        grpc: bool,
+    },
+    Over,
+}
+
+impl Body {
+    pub(crate) const fn empty() -> Self {
+        Self {
+            content: Content::Over,
+            entry: None,
+        }
+    }
+
+    pub(crate) fn full(data: Bytes) -> Self {
+        Self::known((!data.is_empty()).then_some(data), None)
+    }
+
+    /// One gRPC message and the trailers that end the call.
+    pub(crate) fn message(data: Bytes, trailers: HeaderMap) -> Self {
+        Self::known(Some(data), Some(trailers))
+    }
+
+    fn known(data: Option<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        let content = if data.is_none() && trailers.is_none() {
+            Content::Over
+        } else {
+            Content::Known { data, trailers }
+        };
+        Self {
+            content,
+            entry: None,
+        }
+    }
+
+    /// What an upstream sends; `grpc` lets a break-off be told in trailers instead of a reset.
+    pub(crate) const fn upstream(download: Download, grpc: bool) -> Self {
+        Self {
+            content: Content::Upstream { download, grpc },
+            entry: None,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.content, Content::Over)
+    }
+
+    /// Lets `entry` end with this body.
+    pub(crate) fn account_to(&mut self, entry: Entry) {
+        self.entry = Some(entry);
+    }
+
+    fn ended(&mut self, trailers: Option<&HeaderMap>) {
+        self.content = Content::Over;
+        if let Some(mut entry) = self.entry.take() {
+            entry.body_ended(trailers);
+        }
+    }
+
+    fn broke_off(&mut self) {
+        self.content = Content::Over;
+        if let Some(mut entry) = self.entry.take() {
+            entry.body_failed();
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        let frame = match &mut self.content {
+            Content::Over => return Poll::Ready(None),
+            Content::Known { data, trailers } => {
+                let frame = data
+                    .take()
+                    .map(Frame::data)
+                    .or_else(|| trailers.take().map(Frame::trailers));
+                if matches!((&data, &trailers), (None, None)) {
+                    // Trailers of ours repeat what the entry was told already.
+                    self.ended(None);
+                }
+                return Poll::Ready(frame.map(Ok));
+            }
+            Content::Upstream { download, grpc } => match ready!(download.poll_frame(cx)) {
+                Some(Err(_)) if *grpc => {
+                    self.broke_off();
+                    return Poll::Ready(Some(Ok(Frame::trailers(broken_call()))));
+                }
+                Some(Ok(mut frame)) => {
+                    if let Some(trailers) = frame.trailers_mut().filter(|_| *grpc) {
+                        check_trailers(trailers);
+                    }
+                    Some(Ok(frame))
+                }
+                frame => frame,
+            },
+        };
+        match &frame {
+            None => self.ended(None),
+            Some(Err(_)) => self.broke_off(),
+            Some(Ok(frame)) => {
+                let trailers = frame.trailers_ref().cloned();
+                let over = matches!(&self.content, Content::Upstream { download, .. } if download.is_over());
+                if trailers.is_some() || over {
+                    self.ended(trailers.as_ref());
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_over()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Over => SizeHint::with_exact(0),
+            Content::Known {
+                data,
+                trailers: None,
+            } => SizeHint::with_exact(data.as_ref().map_or(0, |d| d.len() as u64)),
+            Content::Known { .. } => SizeHint::default(),
+            Content::Upstream { download, .. } => download
+                .length()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+/// Trailers for a call whose upstream broke off after its answer had begun: the sender keeps its data.
+fn broken_call() -> HeaderMap {
+    let refusal = Refusal::UpstreamUnreachable;
+    let mut trailers = HeaderMap::with_capacity(4);
+    let text = format!("ok-monitoring: {}", refusal.text());
+    otlp_grpc::status_headers(&mut trailers, Code::Unavailable as u8, &text);
+    trailers
+}

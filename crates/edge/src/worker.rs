@@ -1,0 +1,144 @@
+//! What one core's runtime holds. Nothing in a [`Worker`] that changes is shared with another core, except the keys and the
+//! metrics, which are made for it.
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use ops::config::ByteSize;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ConnectionSettings;
+use crate::keys::Keyring;
+use crate::metrics::Metrics;
+use crate::upstream::Targets;
+
+/// What a worker needs of the configuration on the request path.
+pub(crate) struct Settings {
+    pub(crate) body_max: ByteSize,
+    pub(crate) body_idle_max: Duration,
+    pub(crate) suspend_grace: Duration,
+    pub(crate) connections: ConnectionSettings,
+}
+
+/// One core's share of the data plane.
+pub(crate) struct Worker {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) targets: Targets,
+    pub(crate) keys: Arc<Keyring>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) date: DateCache,
+    /// Cancelled when no new requests shall be taken.
+    pub(crate) draining: CancellationToken,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        targets: Targets,
+        keys: Arc<Keyring>,
+        metrics: Arc<Metrics>,
+        draining: CancellationToken,
+    ) -> Result<Rc<Self>, getrandom::Error> {
+        Ok(Rc::new(Self {
+            settings,
+            targets,
+            keys,
+            metrics,
+            request_ids: RequestIds::new()?,
+            date: DateCache::default(),
+            draining,
+        }))
+    }
+}
+
+/// The id of a request: a ULID (github.com/ulid/spec), so that ids sort by time. Unique, not secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestId(u128);
+
+impl RequestId {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+    fn text(self) -> [u8; 26] {
+        let mut text = [b'0'; 26];
+        let mut rest = self.0;
+        for digit in text.iter_mut().rev() {
+            *digit = Self::DIGITS
+                .get((rest & 31) as usize)
+                .copied()
+                .unwrap_or(b'0');
+            rest >>= 5;
+        }
+        text
+    }
+
+    pub(crate) fn header(self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.text()).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Some bits that differ between requests.
+    pub(crate) const fn low_bits(self) -> u64 {
+        (self.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.text()).unwrap_or_default())
+    }
+}
+
+/// Makes request ids: 48 bits of milliseconds, then 80 bits counted up from a random start.
+pub(crate) struct RequestIds {
+    next: Cell<u128>,
+}
+
+impl RequestIds {
+    const LOW: u128 = (1 << 80) - 1;
+
+    fn new() -> Result<Self, getrandom::Error> {
+        let mut start = [0; 16];
+        getrandom::fill(&mut start)?;
+        Ok(Self {
+            next: Cell::new(u128::from_le_bytes(start)),
+        })
+    }
+
+    pub(crate) fn next(&self) -> RequestId {
+        let low = self.next.get();
+        self.next.set(low.wrapping_add(1));
+        let millis = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        RequestId((millis << 80) | (low & Self::LOW))
+    }
+}
+
+/// The `Date` header of this second (RFC 9110 section 6.6.1), formatted once.
+#[derive(Default)]
+pub(crate) struct DateCache(Cell<Option<(u64, [u8; 29])>>);
+
+impl DateCache {
+    pub(crate) fn now(&self) -> [u8; 29] {
+        let now = SystemTime::now();
+        let second = now
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        if let Some((formatted, text)) = self.0.get()
+            && formatted == second
+        {
+            return text;
+        }
+        let mut text = [b' '; 29];
+        let formatted = httpdate::fmt_http_date(now);
+        for (to, from) in text.iter_mut().zip(formatted.bytes()) {
+            *to = from;
+        }
+        self.0.set(Some((second, text)));
+        text
+    }
+}
