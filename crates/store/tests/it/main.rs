@@ -1,0 +1,26 @@
+//! The promises of the store, each kept by both databases. PostgreSQL is a real one, started by `testkit`.
+
+mod changes;
+mod grants;
+mod schema;
+mod tenants_and_keys;
+mod world;
+
+/// Makes of each promise one test per database.
+macro_rules! in_both_databases {
+    ($($promise:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::world::World::postgres().await).await;
+            })+
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::world::World::sqlite().await).await;
+            })+
+        }
+    };
+}
+use in_both_databases;
