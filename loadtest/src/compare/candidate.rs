@@ -113,12 +113,6 @@ pub(crate) struct Recipe {
     pub(crate) ports: Ports,
 }
 
-/// Either how to start it, or why it cannot be.
-pub(crate) enum Prepared {
-    Ready(Recipe),
-    Skipped(String),
-}
-
 /// Looks for `name` where `install-peers.sh` puts programs, then along `PATH` and the directories of system programs.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

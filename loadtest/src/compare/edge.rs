@@ -9,14 +9,14 @@ use anyhow::{Context, ensure};
 use model::ApiKey;
 
 use super::Args;
-use super::candidate::{Ports, Prepared, Recipe, Site, free_port, version};
+use super::candidate::{Ports, Recipe, Site, free_port, version};
 
 /// The default of `--edge-command`.
 pub(crate) const COMMAND: &str = "{okmon} edge --config {config}";
 
-pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Prepared> {
+pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Result<Recipe, String>> {
     if !args.okmon.is_file() {
-        return Ok(Prepared::Skipped(format!(
+        return Ok(Err(format!(
             "edge: {} does not exist; cargo build --release -p okmon makes it",
             args.okmon.display()
         )));
@@ -25,7 +25,7 @@ pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Prepared> {
     let ports = Ports::free()?;
     let config = site.file("edge.toml", &config(site, ports, &database)?)?;
     if let Err(error) = seed(site, args, &config, &database) {
-        return Ok(Prepared::Skipped(format!("edge: {error:#}")));
+        return Ok(Err(format!("edge: {error:#}")));
     }
     let mut words = args.edge_command.split_whitespace().map(|word| {
         word.replace("{okmon}", &args.okmon.display().to_string())
@@ -34,7 +34,7 @@ pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Prepared> {
     let program = words
         .next()
         .context("--edge-command is empty; its default is `{okmon} edge --config {config}`")?;
-    Ok(Prepared::Ready(Recipe {
+    Ok(Ok(Recipe {
         name: "edge",
         method: "keys from SQLite, in memory",
         version: version(&args.okmon, "--version"),

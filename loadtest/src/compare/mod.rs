@@ -18,7 +18,7 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 
 use crate::keys;
-use candidate::{Prepared, Recipe, Site};
+use candidate::{Recipe, Site, find_program};
 use document::Findings;
 use measure::Bench;
 use workload::Workload;
@@ -77,14 +77,21 @@ enum Who {
 }
 
 impl Who {
-    fn prepare(self, site: &Site, args: &Args) -> anyhow::Result<Prepared> {
-        match self {
-            Self::Edge => edge::prepare(site, args),
-            Self::Nginx => peers::nginx(site),
-            Self::Haproxy => peers::haproxy(site),
-            Self::Envoy => peers::envoy(site),
-            Self::Caddy => peers::caddy(site),
-            Self::Vmauth => peers::vmauth(site),
+    /// How to start it, or in the inner error why it is not there to be started.
+    fn prepare(self, site: &Site, args: &Args) -> anyhow::Result<Result<Recipe, String>> {
+        let (name, prepare): (_, fn(&Site, PathBuf) -> anyhow::Result<Recipe>) = match self {
+            Self::Edge => return edge::prepare(site, args),
+            Self::Nginx => ("nginx", peers::nginx),
+            Self::Haproxy => ("haproxy", peers::haproxy),
+            Self::Envoy => ("envoy", peers::envoy),
+            Self::Caddy => ("caddy", peers::caddy),
+            Self::Vmauth => ("vmauth", peers::vmauth),
+        };
+        match find_program(name) {
+            Some(program) => prepare(site, program).map(Ok),
+            None => Ok(Err(format!(
+                "{name} is not installed; loadtest/install-peers.sh installs it"
+            ))),
         }
     }
 }
@@ -147,8 +154,8 @@ fn recipes(args: &Args, site: &Site, skipped: &mut Vec<String>) -> anyhow::Resul
             continue;
         }
         match who.prepare(site, args)? {
-            Prepared::Ready(recipe) => recipes.push(recipe),
-            Prepared::Skipped(reason) => skipped.push(reason),
+            Ok(recipe) => recipes.push(recipe),
+            Err(reason) => skipped.push(reason),
         }
     }
     if recipes.is_empty() {

@@ -4,17 +4,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::candidate::{Ports, Prepared, Recipe, Site, find_program, free_port, version};
+use super::candidate::{Ports, Recipe, Site, free_port, version};
 
 /// Go programs get one processor, as the others get one worker.
 fn one_go_processor() -> Vec<(&'static str, String)> {
     vec![("GOMAXPROCS", "1".to_owned())]
-}
-
-fn missing(name: &str) -> Prepared {
-    Prepared::Skipped(format!(
-        "{name} is not installed; loadtest/install-peers.sh installs it"
-    ))
 }
 
 fn arguments<const N: usize>(words: [&str; N], path: &Path) -> Vec<OsString> {
@@ -25,15 +19,7 @@ fn arguments<const N: usize>(words: [&str; N], path: &Path) -> Vec<OsString> {
         .collect()
 }
 
-fn found(name: &'static str) -> Result<PathBuf, Prepared> {
-    find_program(name).ok_or_else(|| missing(name))
-}
-
-pub(crate) fn nginx(site: &Site) -> anyhow::Result<Prepared> {
-    let program = match found("nginx") {
-        Ok(program) => program,
-        Err(skipped) => return Ok(skipped),
-    };
+pub(crate) fn nginx(site: &Site, program: PathBuf) -> anyhow::Result<Recipe> {
     let ports = Ports::free()?;
     site.file(
         "nginx.keys",
@@ -41,7 +27,7 @@ pub(crate) fn nginx(site: &Site) -> anyhow::Result<Prepared> {
     )?;
     let config = site.fill(include_str!("../../peers/nginx.conf"), ports, &[]);
     let config = site.file("nginx.conf", &config)?;
-    Ok(Prepared::Ready(Recipe {
+    Ok(Recipe {
         name: "nginx",
         method: "static map, unbuffered, grpc_pass",
         version: version(&program, "-v"),
@@ -49,14 +35,10 @@ pub(crate) fn nginx(site: &Site) -> anyhow::Result<Prepared> {
         program,
         environment: Vec::new(),
         ports,
-    }))
+    })
 }
 
-pub(crate) fn haproxy(site: &Site) -> anyhow::Result<Prepared> {
-    let program = match found("haproxy") {
-        Ok(program) => program,
-        Err(skipped) => return Ok(skipped),
-    };
+pub(crate) fn haproxy(site: &Site, program: PathBuf) -> anyhow::Result<Recipe> {
     let ports = Ports {
         http1_large: free_port()?,
         ..Ports::free()?
@@ -67,7 +49,7 @@ pub(crate) fn haproxy(site: &Site) -> anyhow::Result<Prepared> {
     )?;
     let config = site.fill(include_str!("../../peers/haproxy.cfg"), ports, &[]);
     let config = site.file("haproxy.cfg", &config)?;
-    Ok(Prepared::Ready(Recipe {
+    Ok(Recipe {
         name: "haproxy",
         method: "map file, 64 KiB buffers, splice at 1 MiB",
         version: version(&program, "-v"),
@@ -75,14 +57,10 @@ pub(crate) fn haproxy(site: &Site) -> anyhow::Result<Prepared> {
         program,
         environment: Vec::new(),
         ports,
-    }))
+    })
 }
 
-pub(crate) fn envoy(site: &Site) -> anyhow::Result<Prepared> {
-    let program = match found("envoy") {
-        Ok(program) => program,
-        Err(skipped) => return Ok(skipped),
-    };
+pub(crate) fn envoy(site: &Site, program: PathBuf) -> anyhow::Result<Recipe> {
     let ports = Ports::free()?;
     let credentials = site.key_lines(|pair| {
         let indent = " ".repeat(24);
@@ -102,7 +80,7 @@ pub(crate) fn envoy(site: &Site) -> anyhow::Result<Prepared> {
         ]
         .map(OsString::from),
     );
-    Ok(Prepared::Ready(Recipe {
+    Ok(Recipe {
         name: "envoy",
         method: "api_key_auth",
         version: version(&program, "--version"),
@@ -110,14 +88,10 @@ pub(crate) fn envoy(site: &Site) -> anyhow::Result<Prepared> {
         arguments,
         environment: Vec::new(),
         ports,
-    }))
+    })
 }
 
-pub(crate) fn caddy(site: &Site) -> anyhow::Result<Prepared> {
-    let program = match found("caddy") {
-        Ok(program) => program,
-        Err(skipped) => return Ok(skipped),
-    };
+pub(crate) fn caddy(site: &Site, program: PathBuf) -> anyhow::Result<Recipe> {
     let ports = Ports::free()?;
     let keys = site.key_lines(|pair| format!("\t\t\"Bearer {}\" {}", pair.key, pair.tenant));
     let config = site.fill(
@@ -126,7 +100,7 @@ pub(crate) fn caddy(site: &Site) -> anyhow::Result<Prepared> {
         &[("keys", &keys)],
     );
     let config = site.file("Caddyfile", &config)?;
-    Ok(Prepared::Ready(Recipe {
+    Ok(Recipe {
         name: "caddy",
         method: "map",
         version: version(&program, "version"),
@@ -134,14 +108,10 @@ pub(crate) fn caddy(site: &Site) -> anyhow::Result<Prepared> {
         arguments: arguments(["run", "--adapter", "caddyfile", "--config"], &config),
         environment: one_go_processor(),
         ports,
-    }))
+    })
 }
 
-pub(crate) fn vmauth(site: &Site) -> anyhow::Result<Prepared> {
-    let program = match found("vmauth") {
-        Ok(program) => program,
-        Err(skipped) => return Ok(skipped),
-    };
+pub(crate) fn vmauth(site: &Site, program: PathBuf) -> anyhow::Result<Recipe> {
     let ports = Ports {
         grpc: None,
         ..Ports::free()?
@@ -159,7 +129,7 @@ pub(crate) fn vmauth(site: &Site) -> anyhow::Result<Prepared> {
         "-maxIdleConnsPerBackend=512".to_owned(),
         "-loggerLevel=ERROR".to_owned(),
     ];
-    Ok(Prepared::Ready(Recipe {
+    Ok(Recipe {
         name: "vmauth",
         method: "bearer users",
         version: version(&program, "-version"),
@@ -167,5 +137,5 @@ pub(crate) fn vmauth(site: &Site) -> anyhow::Result<Prepared> {
         arguments: arguments.map(OsString::from).into(),
         environment: one_go_processor(),
         ports,
-    }))
+    })
 }

@@ -62,7 +62,7 @@ impl Group {
             .stderr(out.try_clone()?)
             .stdout(out)
             .spawn()
-            .with_context(|| format!("{:?}", command.get_program()))?;
+            .context("taskset (Debian package util-linux)")?;
         Ok(Self { leader, log })
     }
 

@@ -107,8 +107,8 @@ fn release(due: &Semaphore, start: Instant, interval: Duration, duration: Durati
             return;
         }
         let elapsed = start.elapsed();
-        if elapsed < at {
-            std::thread::sleep(at - elapsed);
+        if let Some(early) = at.checked_sub(elapsed).filter(|early| !early.is_zero()) {
+            std::thread::sleep(early);
             continue;
         }
         let now_due = elapsed.as_nanos() / interval.as_nanos().max(1) + 1;

@@ -58,14 +58,13 @@ impl Protocol {
     pub(crate) fn headers(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::OtlpGrpc => &[("content-type", "application/grpc"), ("te", "trailers")],
-            Self::OtlpHttp => &[("content-type", "application/x-protobuf")],
             Self::RemoteWrite => &[
                 ("content-type", "application/x-protobuf"),
                 ("content-encoding", "snappy"),
                 ("x-prometheus-remote-write-version", "0.1.0"),
             ],
             // Loki's own clients send no Content-Encoding: protobuf bodies are snappy always.
-            Self::Loki => &[("content-type", "application/x-protobuf")],
+            Self::OtlpHttp | Self::Loki => &[("content-type", "application/x-protobuf")],
         }
     }
 

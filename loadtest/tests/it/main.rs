@@ -1,5 +1,7 @@
 //! The program as its users run it: a generator, an upstream, and what they say of each other.
 
+// `cfg(test)` holds anyway; it tells clippy that this file is test code.
+#[cfg(test)]
 mod program;
 
 use program::{Upstream, keys_file, run, run_against};
