@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::keys::{self, Keyring};
 use crate::listen::{self, WorkerSender};
 use crate::metrics::Metrics;
-use crate::upstream::{Shared, Targets, TlsError};
+use crate::upstream::{self, Shared, Targets, TlsError};
 use crate::worker::{Settings, Worker};
 
 /// Why the edge did not start.
@@ -220,6 +220,21 @@ fn start_workers(
         })?);
     }
     Ok((threads, senders))
+}
+
+/// Tries the database and every upstream once; one line per problem.
+pub async fn try_connections(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let store = Store::open(&config.database, 1);
+    if let Err(error) = store.schema_check().await {
+        problems.push(format!("database.url: {}", keys::Chain(&error)));
+    }
+    for (name, upstream) in &config.upstreams {
+        if let Err(reason) = upstream::try_connection(upstream).await {
+            problems.push(format!("upstreams.{name}: {reason}"));
+        }
+    }
+    problems
 }
 
 impl Running {

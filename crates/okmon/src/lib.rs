@@ -1,3 +1,5 @@
 //! What the binary is made of, as a library so that tests reach it.
 
+pub mod edge;
+pub mod migrate;
 pub mod sink;

@@ -242,6 +242,17 @@ impl Targets {
     }
 }
 
+/// Connects to an upstream once, TLS included; the error says what is wrong.
+pub(crate) async fn try_connection(settings: &UpstreamSettings) -> Result<(), String> {
+    let shared = Shared::new(settings).map_err(|error| error.to_string())?;
+    let connector = Connector::new(Arc::new(shared), Counter::noop());
+    connector
+        .connect()
+        .await
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
 /// The path of a route at an upstream: its base, then what the backend of that kind serves.
 fn path(settings: &UpstreamSettings, protocol: Protocol, signal: Signal) -> String {
     use Kind::{Collector, Loki, Mimir, Prometheus, Tempo, VictoriaMetrics};
