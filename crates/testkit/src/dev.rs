@@ -1,0 +1,177 @@
+//! `okmon dev` as a user starts it, on ports of its own, gone with the test.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use model::Signal;
+use serde::Deserialize;
+
+use crate::{Process, Received, eventually, peers};
+
+/// The promise is ten seconds once built; tests share the machine with others.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// From a sender's success until the sink shows it: the same process, hence soon.
+const ARRIVAL_MAX: Duration = Duration::from_secs(10);
+
+/// A running `okmon dev --ephemeral`.
+#[derive(Debug)]
+pub struct Dev {
+    /// What it printed when it was ready.
+    pub ready: Ready,
+    process: Process,
+}
+
+/// The line that `okmon dev --json` prints once all ports answer. Addresses are URLs without a path.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Ready {
+    /// The tenant it made.
+    pub tenant: String,
+    /// That tenant's key.
+    pub key: String,
+    /// OTLP/gRPC.
+    pub otlp_grpc: String,
+    /// OTLP/HTTP.
+    pub otlp_http: String,
+    /// Every HTTP route.
+    pub api: String,
+    /// Metrics and probes of the edge.
+    pub ops: String,
+    /// The control API.
+    pub control: String,
+    /// What stands in for the backends, and shows what arrived.
+    pub sink: String,
+    /// For the control API.
+    pub operator_token: String,
+}
+
+impl Dev {
+    /// Starts it on free ports and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not start; the text has all that it printed.
+    pub fn start() -> Self {
+        let mut command = Command::new(okmon());
+        command.args(["dev", "--ephemeral", "--json", "--port-offset"]);
+        command.arg(free_offset().to_string());
+        let mut process = Process::spawn("okmon dev", command);
+        let ready = process.wait_until(START_MAX, "be ready", |process| {
+            let stdout = process.stdout();
+            let line = stdout.lines().find(|line| line.starts_with('{'))?;
+            match serde_json::from_str(line) {
+                Ok(ready) => Some(ready),
+                Err(error) => panic!("okmon dev: {error} in {line}"),
+            }
+        });
+        Self { ready, process }
+    }
+
+    /// What the sink shows for the tenant now, newest first.
+    pub fn received(&self, signal: Signal) -> Vec<Received> {
+        self.received_by(&self.ready.tenant, signal)
+    }
+
+    /// What the sink shows for any tenant now, newest first.
+    pub fn received_by(&self, tenant: &str, signal: Signal) -> Vec<Received> {
+        let url = format!("{}/api/tenants/{tenant}/{signal}", self.ready.sink);
+        let answer = ureq::get(&url)
+            .call()
+            .and_then(|mut answer| answer.body_mut().read_json());
+        match answer {
+            Ok(received) => received,
+            Err(error) => panic!("GET {url}: {error}; okmon dev: {}", self.process.stderr()),
+        }
+    }
+
+    /// Waits until the sink shows at least `items` items of the tenant, and returns their requests, newest first,
+    /// each checked by [`Received::belongs_only_to`].
+    pub fn wait_for(&self, signal: Signal, items: usize) -> Vec<Received> {
+        let what = format!("{items} items of {signal} at the sink");
+        let found = eventually(ARRIVAL_MAX, &what, || {
+            let received = self.received(signal);
+            let count: usize = received.iter().map(|request| request.item_count).sum();
+            if count >= items {
+                Ok(received)
+            } else {
+                Err(format!("{count} items, {}", self.process.stderr()))
+            }
+        });
+        for request in &found {
+            request.belongs_only_to(&self.ready.tenant, &self.ready.key);
+        }
+        found
+    }
+
+    /// # Panics
+    /// When the sink has seen anything of any tenant.
+    #[track_caller]
+    pub fn sink_is_empty(&self) {
+        let url = format!("{}/api/tenants", self.ready.sink);
+        let tenants = ureq::get(&url)
+            .call()
+            .and_then(|mut answer| answer.body_mut().read_to_string());
+        assert_eq!(tenants.ok().as_deref(), Some("[]"), "want an empty sink");
+    }
+
+    /// A key with the right form and checksum that nobody was given.
+    pub fn unknown_key() -> String {
+        model::ApiKey::generate().map_or_else(
+            |error| panic!("no random bytes: {error}"),
+            |key| key.reveal().to_owned(),
+        )
+    }
+}
+
+/// The binary: `OKMON_BIN`, or the one beside this test, built if it is missing. It is not rebuilt when it is old:
+/// `cargo test --workspace` and `scripts/test.sh` do that.
+fn okmon() -> PathBuf {
+    static BUILD: Once = Once::new();
+    if let Some(path) = std::env::var_os("OKMON_BIN") {
+        return path.into();
+    }
+    let Ok(this) = std::env::current_exe() else {
+        panic!("this test does not know its own path: set OKMON_BIN");
+    };
+    // target/debug/deps/it-0123456789abcdef
+    let folder = this.ancestors().nth(2).unwrap_or(&this);
+    let path = folder.join("okmon");
+    if !path.exists() {
+        BUILD.call_once(|| {
+            let mut build = Command::new(env!("CARGO"));
+            build
+                .args(["build", "-p", "okmon"])
+                .current_dir(peers::root());
+            Process::spawn("cargo build -p okmon", build)
+                .wait(Duration::from_mins(20))
+                .succeeded();
+        });
+    }
+    path
+}
+
+/// A `--port-offset` whose ports are all free, different for every call in this process. All lie below the range from
+/// which Linux takes the ports of outgoing connections.
+fn free_offset() -> u16 {
+    const PORTS: [u16; 6] = [4317, 4318, 8080, 9600, 9601, 9602];
+    const OFFSET_MIN: u16 = 6_000;
+    const OFFSET_MAX: u16 = 20_000;
+    // Wide enough for the neighbours among the ports.
+    const STEP: u16 = 3;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+
+    for _ in 0..(OFFSET_MAX - OFFSET_MIN) / STEP {
+        // Other test processes start elsewhere.
+        let start = u16::try_from(std::process::id() % 4_000).unwrap_or(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset =
+            OFFSET_MIN + start.wrapping_add(n).wrapping_mul(STEP) % (OFFSET_MAX - OFFSET_MIN);
+        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port + offset)).is_ok();
+        if PORTS.into_iter().all(free) {
+            return offset;
+        }
+    }
+    panic!("no offset between {OFFSET_MIN} and {OFFSET_MAX} has its ports free");
+}

@@ -1,0 +1,75 @@
+//! Where the programs are that nobody here wrote: senders in `peers/`, with what `scripts/test.sh` installs for them.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The sender `peers/python/SCRIPT`.
+pub fn python(script: &str) -> Command {
+    let mut command = Command::new(installed(&cache().join("python/bin/python")));
+    command.arg(sources().join("python").join(script));
+    command
+}
+
+/// The sender `peers/js/SCRIPT`.
+pub fn node(script: &str) -> Command {
+    let mut command = program("node");
+    command
+        .arg(sources().join("js").join(script))
+        .env("NODE_PATH", installed(&cache().join("js/node_modules")));
+    command
+}
+
+/// The OpenTelemetry Collector with `config`, a path from the root of the repository.
+pub fn collector(config: &str) -> Command {
+    let mut command = Command::new(installed(&cache().join("bin/okmon-collector")));
+    command.arg("--config").arg(root().join(config));
+    command
+}
+
+/// A program of the system, found in `PATH`.
+///
+/// # Panics
+/// When it is not there.
+pub fn program(name: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name));
+    match found.into_iter().find(|file| file.is_file()) {
+        Some(file) => Command::new(file),
+        None => missing(name),
+    }
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
+}
+
+/// A port of 127.0.0.1 that was free a moment ago, for programs that cannot choose one and tell.
+pub fn free_port() -> u16 {
+    let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    match bound {
+        Ok(addr) => addr.port(),
+        Err(error) => panic!("no free port on 127.0.0.1: {error}"),
+    }
+}
+
+fn cache() -> PathBuf {
+    root().join(".cache")
+}
+
+fn sources() -> PathBuf {
+    root().join("crates/testkit/peers")
+}
+
+fn installed(path: &Path) -> &Path {
+    if !path.exists() {
+        missing(&path.display().to_string());
+    }
+    path
+}
+
+fn missing(what: &str) -> ! {
+    panic!("{what} is missing: run `scripts/test.sh --prepare`, which installs what the tests need")
+}

@@ -1,0 +1,9 @@
+//! Real telemetry through the authenticated edge, from programs that customers run: what they send is read back at the
+//! upstream and compared, and it is there under the key's tenant.
+
+mod collector;
+mod curl;
+mod js_sdk;
+mod loki;
+mod prometheus;
+mod python_sdk;
