@@ -53,12 +53,14 @@ async fn take(sink: &Sink, request: Request) -> Result<(), Refused> {
     let body = Bytes::from_request(request, &())
         .await
         .map_err(|rejection| (rejection.status(), rejection.body_text()))?;
-    let body = encoding.inflate(body).map_err(refuse)?;
+    let body = encoding.inflate(body).map_err(|error| refuse(&error))?;
     let push = match (is_json, path.starts_with("/loki/api/v1")) {
         (true, true) => json::parse_v1(&body).map_err(bad)?,
         (true, false) => json::parse_v0(&body).map_err(bad)?,
         (false, _) => {
-            let block = Encoding::SnappyBlock.inflate(body).map_err(refuse)?;
+            let block = Encoding::SnappyBlock
+                .inflate(body)
+                .map_err(|error| refuse(&error))?;
             readable(PushRequest::decode(block).map_err(|error| bad(error.to_string()))?)
         }
     };
@@ -84,7 +86,7 @@ fn encoding(name: &str) -> Result<Encoding, Refused> {
     }
 }
 
-fn refuse(error: InflateError) -> Refused {
+fn refuse(error: &InflateError) -> Refused {
     let status = match error {
         InflateError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         InflateError::Damaged(_) => StatusCode::BAD_REQUEST,

@@ -116,8 +116,8 @@ fn keep<T: Export>(
         .map_err(|error| Status::internal(error.to_string()))
 }
 
-/// tonic answers a message over the limit with OUT_OF_RANGE, which OTLP senders retry; grpc-go, so the Collector and Tempo,
-/// with RESOURCE_EXHAUSTED, which they do not.
+/// tonic answers a message over the limit with `OUT_OF_RANGE`, which OTLP senders retry; grpc-go, so the Collector and Tempo,
+/// with `RESOURCE_EXHAUSTED`, which they do not.
 async fn too_large_is_exhausted(mut response: Response) -> Response {
     let status = response.headers_mut().get_mut(Status::GRPC_STATUS);
     if let Some(status) =

@@ -1,0 +1,13 @@
+//! The promises of the binary, through its sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
+
+mod sink_api;
+mod sink_harness;
+mod sink_loki;
+mod sink_otlp;
+mod sink_remote_write;
