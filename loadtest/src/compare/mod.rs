@@ -24,7 +24,7 @@ use measure::Bench;
 use workload::Workload;
 
 /// Measures the edge and its peers, each held to one core, in interleaved rounds. Peers that are not installed are skipped and
-/// named; `loadtest/install-peers.sh` installs them. Exit status 1 when a goal is missed or an answer was wrong.
+/// named; `loadtest/install-peers.sh` installs them. Exit status 1 when the edge missed a goal or gave a wrong answer.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     /// The edge's binary.
