@@ -1,6 +1,5 @@
 //! `okmon dev` as a user starts it, on ports of its own, gone with the test.
 
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -54,9 +53,17 @@ impl Dev {
     /// # Panics
     /// When it does not start; the text has all that it printed.
     pub fn start() -> Self {
-        let mut command = Command::new(okmon());
+        Self::start_with(&[])
+    }
+
+    /// Starts it with further arguments.
+    ///
+    /// # Panics
+    /// As [`Dev::start`].
+    pub fn start_with(arguments: &[&str]) -> Self {
+        let mut command = okmon();
         command.args(["dev", "--ephemeral", "--json", "--port-offset"]);
-        command.arg(free_offset().to_string());
+        command.arg(free_offset().to_string()).args(arguments);
         let mut process = Process::spawn("okmon dev", command);
         let ready = process.wait_until(START_MAX, "be ready", |process| {
             let stdout = process.stdout();
@@ -70,11 +77,17 @@ impl Dev {
     }
 
     /// What the sink shows for the tenant now, newest first.
+    ///
+    /// # Panics
+    /// When the sink does not answer.
     pub fn received(&self, signal: Signal) -> Vec<Received> {
         self.received_by(&self.ready.tenant, signal)
     }
 
     /// What the sink shows for any tenant now, newest first.
+    ///
+    /// # Panics
+    /// When the sink does not answer.
     pub fn received_by(&self, tenant: &str, signal: Signal) -> Vec<Received> {
         let url = format!("{}/api/tenants/{tenant}/{signal}", self.ready.sink);
         let answer = ureq::get(&url)
@@ -88,6 +101,9 @@ impl Dev {
 
     /// Waits until the sink shows at least `items` items of the tenant, and returns their requests, newest first,
     /// each checked by [`Received::belongs_only_to`].
+    ///
+    /// # Panics
+    /// When they do not arrive within ten seconds, or a check fails.
     pub fn wait_for(&self, signal: Signal, items: usize) -> Vec<Received> {
         let what = format!("{items} items of {signal} at the sink");
         let found = eventually(ARRIVAL_MAX, &what, || {
@@ -117,6 +133,9 @@ impl Dev {
     }
 
     /// A key with the right form and checksum that nobody was given.
+    ///
+    /// # Panics
+    /// When the system has no random bytes.
     pub fn unknown_key() -> String {
         model::ApiKey::generate().map_or_else(
             |error| panic!("no random bytes: {error}"),
@@ -127,10 +146,13 @@ impl Dev {
 
 /// The binary: `OKMON_BIN`, or the one beside this test, built if it is missing. It is not rebuilt when it is old:
 /// `cargo test --workspace` and `scripts/test.sh` do that.
-fn okmon() -> PathBuf {
+///
+/// # Panics
+/// When it cannot be built.
+pub fn okmon() -> Command {
     static BUILD: Once = Once::new();
     if let Some(path) = std::env::var_os("OKMON_BIN") {
-        return path.into();
+        return Command::new(path);
     }
     let Ok(this) = std::env::current_exe() else {
         panic!("this test does not know its own path: set OKMON_BIN");
@@ -149,7 +171,7 @@ fn okmon() -> PathBuf {
                 .succeeded();
         });
     }
-    path
+    Command::new(path)
 }
 
 /// A `--port-offset` whose ports are all free, different for every call in this process. All lie below the range from

@@ -11,7 +11,7 @@ mod received;
 pub mod sent;
 mod wait;
 
-pub use dev::{Dev, Ready};
+pub use dev::{Dev, Ready, okmon};
 pub use process::{Finished, Process};
 pub use received::Received;
 pub use wait::eventually;

@@ -47,6 +47,9 @@ pub fn root() -> PathBuf {
 }
 
 /// A port of 127.0.0.1 that was free a moment ago, for programs that cannot choose one and tell.
+///
+/// # Panics
+/// When there is none.
 pub fn free_port() -> u16 {
     let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
     match bound {

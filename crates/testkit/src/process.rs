@@ -21,6 +21,9 @@ type Captured = Arc<Mutex<String>>;
 
 impl Process {
     /// Starts `command` without standard input. `name` is for failure texts.
+    ///
+    /// # Panics
+    /// When it cannot be started.
     pub fn spawn(name: &str, mut command: Command) -> Self {
         command
             .stdin(Stdio::null())

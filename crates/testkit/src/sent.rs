@@ -62,9 +62,9 @@ pub fn contents(received: &[Received], service: &str, signal: Signal) {
         let resource = find(&request.body, "resource");
         let services: Vec<_> = resource
             .iter()
-            .map(|resource| attributes(resource)["service.name"].clone())
+            .map(|resource| attributes(resource).remove("service.name"))
             .collect();
-        assert_eq!(services, [service], "{:#}", request.body);
+        assert_eq!(services, [Some(service.to_owned())], "{:#}", request.body);
     }
     let bodies = received.iter().map(|request| &request.body);
     match signal {

@@ -1,14 +1,16 @@
 //! The OpenTelemetry Collector as a sender in front of the edge, and as the upstream behind it.
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use model::Signal;
 use testkit::sent::{Expected, contents};
-use testkit::{Dev, Process, Received, eventually, peers};
+use testkit::{Dev, Process, Received, eventually, okmon, peers};
 
 const START_MAX: Duration = Duration::from_secs(30);
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_mins(1);
 const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
 
 /// A running collector that takes OTLP/gRPC and OTLP/HTTP.
@@ -171,6 +173,67 @@ fn the_collector_behind_keeps_tenants_apart_in_batches_and_backends() {
             }
             contents(&received, service, signal);
         }
+    }
+}
+
+/// An edge of its own, with the keys of `dev` and the collector as the upstream of every OTLP route.
+fn edge_before(collector: &Collector, database_url: &str, folder: &Path) -> (Process, String) {
+    let (port, ops) = (peers::free_port(), peers::free_port());
+    let signals = |upstream: &str| {
+        let lines = SIGNALS.map(|signal| format!("{signal} = \"{upstream}\"\n"));
+        lines.concat()
+    };
+    let config = format!(
+        "[listeners.all]
+address = \"127.0.0.1:{port}\"
+[ops]
+address = \"127.0.0.1:{ops}\"
+[database]
+url = \"{database_url}\"
+[upstreams.collector_grpc]
+url = \"{}\"
+speaks = \"grpc\"
+[upstreams.collector_http]
+url = \"{}\"
+[routes.otlp_grpc]
+{}[routes.otlp_http]
+{}",
+        collector.grpc,
+        collector.http,
+        signals("collector_grpc"),
+        signals("collector_http"),
+    );
+    let file = folder.join("edge.toml");
+    fs::write(&file, config).unwrap();
+    let mut command = okmon();
+    command.args(["edge", "--config"]).arg(&file);
+    let mut edge = Process::spawn("okmon edge", command);
+    let ready = format!("http://127.0.0.1:{ops}/readyz");
+    edge.wait_until(START_MAX, "be ready", |_| ureq::get(&ready).call().ok());
+    (edge, format!("http://127.0.0.1:{port}"))
+}
+
+#[test]
+fn what_goes_through_the_edge_and_the_collector_arrives_whole_under_the_tenant_of_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let database_url = format!("sqlite://{}", folder.path().join("keys.db").display());
+    let dev = Dev::start_with(&["--database-url", &database_url]);
+    let collector = Collector::before_the_sink(&dev);
+    let (_edge, endpoint) = edge_before(&collector, &database_url, folder.path());
+    let key = format!("Authorization=Bearer%20{}", dev.ready.key);
+    send(peers::python("otel_send.py"), "grpc", &endpoint, &key);
+    for (signal, sent) in SIGNALS.into_iter().zip([3, 2, 2]) {
+        contents(&dev.wait_for(signal, sent), "okmon-python", signal);
+    }
+    ureq::delete(format!(
+        "{}/api/tenants/{}",
+        dev.ready.sink, dev.ready.tenant
+    ))
+    .call()
+    .unwrap();
+    send(peers::node("otel_send.js"), "http", &endpoint, &key);
+    for (signal, sent) in SIGNALS.into_iter().zip([3, 2, 2]) {
+        contents(&dev.wait_for(signal, sent), "okmon-js", signal);
     }
 }
 

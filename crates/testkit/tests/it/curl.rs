@@ -7,7 +7,7 @@ use std::time::Duration;
 use model::Signal;
 use testkit::{Dev, Finished, Process, peers};
 
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_mins(1);
 
 const SPAN: &str = r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{
   "traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"by hand","kind":2,
@@ -22,7 +22,7 @@ fn curl(arguments: &[&str]) -> Finished {
     Process::spawn("curl", command).wait(RUN_MAX)
 }
 
-/// Posts a span to every HTTP version and credential form given.
+/// Posts a span with these further arguments.
 fn span_arrives(dev: &Dev, arguments: &[&str]) {
     let url = format!("{}/v1/traces", dev.ready.otlp_http);
     let json = "Content-Type: application/json";
@@ -36,14 +36,8 @@ fn span_arrives(dev: &Dev, arguments: &[&str]) {
         .next()
         .unwrap_or_default();
     assert!(status.contains(" 200"), "{finished:#?}");
-    assert!(
-        finished
-            .stdout
-            .to_lowercase()
-            .contains("\r\nx-request-id: ")
-            || finished.stdout.to_lowercase().contains("\nx-request-id: "),
-        "{finished:#?}"
-    );
+    let head = finished.stdout.to_lowercase();
+    assert!(head.contains("\nx-request-id: "), "{finished:#?}");
     let received = dev.wait_for(Signal::Traces, 1);
     let name = &received[0].body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"];
     assert_eq!(name, "by hand");
@@ -96,7 +90,7 @@ fn with_an_unknown_key_curl_gets_a_401_that_says_why_in_json_and_nothing_arrives
 /// of this test. The key is in `OKMON_KEY`, as the README tells to set it.
 #[test]
 fn the_curl_lines_of_the_readme_work_as_they_stand() {
-    let readme = fs::read_to_string(peers::root().join("README.md")).unwrap();
+    let readme = fs::read_to_string(peers::root().join("README.md")).expect("README.md");
     let blocks: Vec<_> = readme
         .split("```sh\n")
         .skip(1)

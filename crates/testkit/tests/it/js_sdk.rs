@@ -5,7 +5,7 @@ use std::time::Duration;
 use testkit::sent::Expected;
 use testkit::{Dev, Process, peers};
 
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_mins(1);
 
 fn sender(protocol: &str, compression: Option<&str>, dev: &Dev, key: &str) -> Process {
     let mut command = peers::node("otel_send.js");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::Signal;
 use testkit::{Dev, Finished, Process, Received, peers};
 
-const RUN_MAX: Duration = Duration::from_secs(60);
+const RUN_MAX: Duration = Duration::from_mins(1);
 
 fn python(dev: &Dev, path: &str, user: &str, key: &str, version: &str) -> Finished {
     let mut command = peers::python("loki_send.py");
