@@ -176,7 +176,12 @@ impl Kept {
                 self.forget(&id);
             }
         }
-        while self.bodies_bytes > BODIES_BYTES_MAX {
+        self.trim(BODIES_BYTES_MAX);
+    }
+
+    /// Drops the oldest requests until at most `bytes_max` are left, or one request in each queue.
+    fn trim(&mut self, bytes_max: usize) {
+        while self.bodies_bytes > bytes_max {
             let freed = self.drop_oldest();
             if freed == 0 {
                 break;
@@ -294,6 +299,28 @@ mod tests {
         };
         assert_eq!(tenants[0].signals["logs"], counts);
         assert_eq!(tenants[0].signals["traces"], Counts::default());
+    }
+
+    #[test]
+    fn bodies_are_bounded_and_the_oldest_of_all_tenants_go_first() {
+        let sink = Sink::new();
+        let ids = ["a", "b"].map(|id| TenantId::parse(id).unwrap());
+        for n in 0..6 {
+            let mut received = received(n);
+            received.received_at += time::Duration::seconds(n as i64);
+            sink.keep(ids[n % 2].clone(), Signal::Logs, received);
+        }
+        // Each body is `{}`: two bytes.
+        sink.lock().trim(7);
+        let counts = |id| {
+            let kept = sink.received(id, Signal::Logs, usize::MAX);
+            kept.iter()
+                .map(|received| received.item_count)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(ids.each_ref().map(counts), [vec![4], vec![5, 3]]);
+        sink.lock().trim(0);
+        assert_eq!(ids.each_ref().map(counts), [vec![4], vec![5]]);
     }
 
     #[test]

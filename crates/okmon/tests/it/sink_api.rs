@@ -126,3 +126,11 @@ fn the_page_needs_nothing_from_elsewhere() {
         assert!(!page.text().contains(outside), "the page has {outside:?}");
     }
 }
+
+#[test]
+fn the_sink_stops_although_a_connection_is_idle() {
+    let sink = start();
+    assert_eq!(sink.get("/api/tenants").status, 200);
+    let stopped = sink.stop();
+    assert!(stopped.is_ok(), "{stopped:?}");
+}

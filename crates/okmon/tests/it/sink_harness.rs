@@ -1,11 +1,14 @@
 //! A sink on a free port, and a client that shows what came back.
 
 use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
 
 use okmon::sink::Sink;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) const PROTOBUF: &str = "application/x-protobuf";
@@ -17,7 +20,8 @@ pub(crate) struct Running {
     pub(crate) runtime: Runtime,
     pub(crate) sink: Sink,
     agent: ureq::Agent,
-    _stop: DropGuard,
+    stop: DropGuard,
+    serving: JoinHandle<io::Result<()>>,
 }
 
 /// What came back.
@@ -37,7 +41,7 @@ pub(crate) fn start() -> Running {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (sink, stop) = (Sink::new(), CancellationToken::new());
-    runtime.spawn(sink.clone().serve(listener, stop.clone()));
+    let serving = runtime.spawn(sink.clone().serve(listener, stop.clone()));
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .build()
@@ -47,7 +51,8 @@ pub(crate) fn start() -> Running {
         runtime,
         sink,
         agent,
-        _stop: stop.drop_guard(),
+        stop: stop.drop_guard(),
+        serving,
     }
 }
 
@@ -65,6 +70,16 @@ impl Running {
             request = request.header(*name, *value);
         }
         Answer::read(request.send(body).unwrap())
+    }
+
+    /// Tells the sink to stop and waits until it did; the client's connection stays open.
+    pub(crate) fn stop(self) -> io::Result<()> {
+        drop(self.stop);
+        let serving = async { tokio::time::timeout(Duration::from_secs(10), self.serving).await };
+        let ended = self.runtime.block_on(serving);
+        ended
+            .expect("the sink was still serving after 10 s")
+            .unwrap()
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
