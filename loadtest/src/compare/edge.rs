@@ -22,9 +22,16 @@ pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Result<Recipe,
         )));
     }
     let database = site.directory.join("edge.sqlite");
+    let url = format!("sqlite://{}", database.display());
     let ports = Ports::free()?;
-    let config = site.file("edge.toml", &config(site, ports, &database)?)?;
-    if let Err(error) = seed(site, args, &config, &database) {
+    let ops = free_port()?.to_string();
+    let config = site.fill(
+        include_str!("../../peers/edge.toml"),
+        ports,
+        &[("database", &url), ("ops", &ops)],
+    );
+    let config = site.file("edge.toml", &config)?;
+    if let Err(error) = seed(site, args, &url, &database) {
         return Ok(Err(format!("edge: {error:#}")));
     }
     let mut words = args.edge_command.split_whitespace().map(|word| {
@@ -40,47 +47,18 @@ pub(crate) fn prepare(site: &Site, args: &Args) -> anyhow::Result<Result<Recipe,
         version: version(&args.okmon, "--version"),
         program: program.into(),
         arguments: words.map(Into::into).collect(),
-        environment: Vec::new(),
+        // The variable goes before the file, whatever it is set to outside.
+        environment: vec![("OKMON_DATABASE_URL", url)],
         ports,
     }))
 }
 
-/// The edge's configuration: one worker, everything else as it comes, all signals to the null upstream.
-fn config(site: &Site, ports: Ports, database: &Path) -> anyhow::Result<String> {
-    Ok(format!(
-        r#"workers = 1
-
-[database]
-url = "sqlite://{database}"
-
-[ops]
-listen = "127.0.0.1:{ops}"
-
-[[listeners]]
-listen = "127.0.0.1:{http1}"
-
-[[listeners]]
-listen = "127.0.0.1:{grpc}"
-
-[upstreams]
-otlp_http = "http://{upstream}"
-otlp_grpc = "http://{upstream}"
-"#,
-        database = database.display(),
-        ops = free_port()?,
-        http1 = ports.http1,
-        grpc = ports.grpc.unwrap_or_default(),
-        upstream = site.upstream,
-    ))
-}
-
 /// Lets the edge's own migrations make the tables, then fills them. By SQL, because ten thousand keys through the API are ten
 /// thousand requests, and rows made by hand are a promise of the product anyway.
-fn seed(site: &Site, args: &Args, config: &Path, database: &Path) -> anyhow::Result<()> {
+fn seed(site: &Site, args: &Args, url: &str, database: &Path) -> anyhow::Result<()> {
     let migrated = Command::new(&args.okmon)
         .arg("migrate")
-        .arg("--config")
-        .arg(config)
+        .args(["--database-url", url])
         .output()
         .context("okmon migrate")?;
     ensure!(
@@ -119,7 +97,7 @@ fn rows(site: &Site) -> anyhow::Result<String> {
         let (tenant, id) = (&pair.tenant, key.id());
         writeln!(
             sql,
-            "INSERT INTO tenants (id, name, email, status) VALUES ('{tenant}', '{tenant}', 'load@example.com', 'active');\n\
+            "INSERT INTO tenants (id, name, email) VALUES ('{tenant}', '{tenant}', 'load@example.com');\n\
              INSERT INTO api_keys (key_id, tenant_id, digest) VALUES ('{id}', '{tenant}', X'{digest}');"
         )?;
     }

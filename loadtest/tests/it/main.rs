@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod program;
 
+use serde_json::Value;
+
 use program::{Upstream, keys_file, run, run_against};
 
 const PROTOCOLS: [&str; 4] = ["otlp-grpc", "otlp-http", "remote-write", "loki"];
@@ -140,6 +142,35 @@ fn refusals_are_counted_by_status_and_fail_the_run() {
         "{report}"
     );
     assert!(!success);
+}
+
+#[test]
+fn a_refusal_that_comes_before_the_body_is_read_is_counted_though_the_body_is_stuck() {
+    let address = program::refuse_unread(
+        "HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    );
+    // More than the sockets' buffers hold.
+    let (report, _) = run(&[
+        "--target",
+        &address,
+        "--protocol",
+        "otlp-http",
+        "--connections",
+        "1",
+        "--size",
+        "16000000",
+        "--patience",
+        "20",
+    ]);
+    assert!(
+        report["other"]["http 413"].as_u64().is_some_and(|n| n > 0),
+        "{report}"
+    );
+    assert_eq!(
+        report["other"]["no answer in time"],
+        Value::Null,
+        "{report}"
+    );
 }
 
 #[test]

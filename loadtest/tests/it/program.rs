@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -145,6 +146,17 @@ pub(crate) fn answer_all(answer: &'static str) -> String {
 /// A server that takes its time.
 pub(crate) fn answer_slowly(after: Duration) -> String {
     answer_each("HTTP/1.1 204 No Content\r\n\r\n", after)
+}
+
+/// A server that answers a head at once, then neither reads nor closes.
+pub(crate) fn refuse_unread(answer: &'static str) -> String {
+    let held = Arc::new(Mutex::new(Vec::new()));
+    serve(move |mut stream| {
+        let mut some = [0; 512];
+        if stream.read(&mut some).is_ok() && stream.write_all(answer.as_bytes()).is_ok() {
+            held.lock().unwrap().push(stream);
+        }
+    })
 }
 
 /// A server for one connection that keeps the first `count` heads.
