@@ -1,7 +1,7 @@
 //! What a request's headers tell: the tenant, and everything a test may want to see of them later.
 
-use axum::http::HeaderMap;
 use axum::http::header::{AsHeaderName, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use model::{InvalidTenantId, Signal, TenantId};
 use serde::Serialize;
 use serde_json::value::to_raw_value;
@@ -102,6 +102,6 @@ impl Head {
 }
 
 /// A header value for people: what is not UTF-8 becomes a replacement character.
-fn text(value: &axum::http::HeaderValue) -> String {
+fn text(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }

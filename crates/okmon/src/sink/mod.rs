@@ -1,6 +1,6 @@
 //! The sink of `okmon dev`: stands in for Mimir, Loki, Tempo and the Collector on one port and shows what arrived.
 //!
-//! It decodes for real, answers as the backend of the path would, and keeps the newest data in memory ([`store`] says how
+//! It decodes for real, answers as the backend of the path would, and keeps the newest data in memory (`store` says how
 //! much). It checks no credentials: whoever reaches it is taken at its word about the tenant, as the backends do.
 
 mod api;

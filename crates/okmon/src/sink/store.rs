@@ -252,6 +252,8 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn received(item_count: usize) -> Received {
@@ -307,7 +309,7 @@ mod tests {
         let ids = ["a", "b"].map(|id| TenantId::parse(id).unwrap());
         for n in 0..6 {
             let mut received = received(n);
-            received.received_at += time::Duration::seconds(n as i64);
+            received.received_at += Duration::from_secs(n as u64);
             sink.keep(ids[n % 2].clone(), Signal::Logs, received);
         }
         // Each body is `{}`: two bytes.

@@ -5,7 +5,7 @@
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use prost::Message as _;
@@ -64,15 +64,13 @@ async fn loki(State(sink): State<Sink>, request: Request) -> Response {
 }
 
 async fn export<T: Export>(sink: &Sink, dialect: Dialect, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let head = match Head::read(Protocol::OtlpHttp, parts.uri.path(), &parts.headers) {
+    let head = match Head::read(Protocol::OtlpHttp, request.uri().path(), request.headers()) {
         Ok(head) => head,
-        Err(error) => return dialect.no_tenant(&error, &parts.headers),
+        Err(error) => return dialect.no_tenant(&error, request.headers()),
     };
     let Some(format) = dialect.format(head.content_type().as_deref()) else {
         return dialect.unknown_format();
     };
-    let request = Request::from_parts(parts, body);
     match take::<T>(sink, dialect, format, head, request).await {
         Ok(()) => dialect.success(format),
         Err(refused) => dialect.refusal(format, &refused),
@@ -175,7 +173,7 @@ impl Dialect {
     }
 
     /// Mimir and Loki check the tenant before they know that the request is OTLP, so they answer in plain text.
-    fn no_tenant(self, error: &NoTenant, headers: &axum::http::HeaderMap) -> Response {
+    fn no_tenant(self, error: &NoTenant, headers: &HeaderMap) -> Response {
         let status = match (self, error) {
             (Self::Mimir, _) | (_, NoTenant::Missing) => StatusCode::UNAUTHORIZED,
             (_, NoTenant::Invalid(_)) => StatusCode::BAD_REQUEST,
