@@ -1,0 +1,8 @@
+//! HTTP: routes, the objects they speak, and the problems they answer with. Decides nothing about tenants and keys.
+
+mod input;
+mod keys;
+mod objects;
+pub(crate) mod problem;
+pub(crate) mod router;
+mod tenants;

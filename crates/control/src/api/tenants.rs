@@ -1,0 +1,75 @@
+//! `/tenants`: from HTTP to the rules and the store, and back.
+
+use axum::Json;
+use axum::extract::{OriginalUri, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use model::{ApiKey, TenantId};
+use time::OffsetDateTime;
+
+use crate::api::input::{Body, Id, Page};
+use crate::api::objects::{KeyObject, TenantObject, page};
+use crate::api::problem::Problem;
+use crate::api::router::{Caller, Deps};
+use crate::rules::keys::KeyWish;
+use crate::rules::tenants::new_tenant;
+
+pub(crate) async fn create(
+    State(deps): State<Deps>,
+    caller: Caller,
+    Body(fields): Body,
+) -> Result<(StatusCode, Json<TenantObject>), Problem> {
+    let new = new_tenant(fields).map_err(Problem::invalid)?;
+    let secret = ApiKey::generate().map_err(|error| Problem::internal(&error))?;
+    let now = OffsetDateTime::now_utc();
+    let first_key = KeyWish::first().for_secret(&secret);
+    let (tenant, key) = deps
+        .store
+        .tenant_insert(new, first_key, now, &caller.actor())
+        .await?;
+    tracing::info!(tenant = %tenant.id, key_id = %key.key_id, actor = caller.actor().as_str(), "tenant created");
+    let key = KeyObject::new(&key, now).with_secret(&secret);
+    Ok((
+        StatusCode::CREATED,
+        Json(TenantObject::new(tenant).with_key(key)),
+    ))
+}
+
+pub(crate) async fn list(
+    State(deps): State<Deps>,
+    OriginalUri(uri): OriginalUri,
+    asked: Page,
+) -> Result<Response, Problem> {
+    let after = asked.after.map(|id| TenantId::parse(&id)).transpose();
+    let after = after.map_err(|error| Problem::invalid_field("after", error.to_string()))?;
+    let tenants = deps.store.tenant_list(after.as_ref(), asked.limit).await?;
+    let last = tenants.last().map(|tenant| tenant.id.clone());
+    let objects: Vec<_> = tenants.into_iter().map(TenantObject::new).collect();
+    Ok(page(
+        &objects,
+        asked.limit,
+        &uri,
+        last.as_ref().map(TenantId::as_str),
+    ))
+}
+
+pub(crate) async fn show(
+    State(deps): State<Deps>,
+    Id(id): Id,
+) -> Result<Json<TenantObject>, Problem> {
+    let id = tenant_id(&id)?;
+    let tenant = deps.store.tenant_fetch(&id).await?;
+    let tenant = tenant.ok_or_else(|| no_tenant(id.as_str()))?;
+    Ok(Json(TenantObject::new(tenant)))
+}
+
+/// A tenant id from a path: what cannot be one names no tenant.
+pub(crate) fn tenant_id(text: &str) -> Result<TenantId, Problem> {
+    TenantId::parse(text).map_err(|_| no_tenant(text))
+}
+
+pub(crate) fn no_tenant(id: &str) -> Problem {
+    Problem::not_found(format!(
+        "there is no tenant {id:?}: okmon tenant list shows those there are"
+    ))
+}

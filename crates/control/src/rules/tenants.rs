@@ -1,0 +1,91 @@
+//! What a new tenant must look like.
+
+use model::TenantId;
+use store::NewTenant;
+
+use super::fields::{FieldProblem, Fields};
+use super::name_problem;
+
+/// The longest e-mail address, in bytes (RFC 5321 4.5.3.1.3, less the angle brackets).
+const EMAIL_LEN_MAX: usize = 254;
+
+/// Reads `name`, `email`, `id` and `allow_any_id`.
+pub(crate) fn new_tenant(mut fields: Fields) -> Result<NewTenant, Vec<FieldProblem>> {
+    let name = fields.text("name");
+    if let Some(name) = &name {
+        let empty = name
+            .trim()
+            .is_empty()
+            .then(|| "is empty: send what people call the tenant".to_owned());
+        if let Some(problem) = empty.or_else(|| name_problem(name)) {
+            fields.problem("name", problem);
+        }
+    }
+    let email = fields.text("email");
+    if email.as_deref().is_some_and(|email| !is_address(email)) {
+        fields.problem(
+            "email",
+            "is not an e-mail address: send one such as ops@example.com",
+        );
+    }
+    let id = fields.text("id");
+    let parse = if fields.flag("allow_any_id") {
+        TenantId::parse
+    } else {
+        TenantId::parse_plain
+    };
+    let id = id.and_then(|id| {
+        parse(&id)
+            .map_err(|error| fields.problem("id", error.to_string()))
+            .ok()
+    });
+    match (name, email, id, fields.finish()) {
+        (Some(name), Some(email), Some(id), problems) if problems.is_empty() => {
+            Ok(NewTenant { id, name, email })
+        }
+        (_, _, _, problems) => Err(problems),
+    }
+}
+
+/// Whether mail might arrive there; only sending one tells.
+fn is_address(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control();
+    text.len() <= EMAIL_LEN_MAX
+        && text.chars().all(plain)
+        && text
+            .rsplit_once('@')
+            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn check(value: Value) -> Result<NewTenant, Vec<String>> {
+        let Value::Object(object) = value else {
+            panic!("an object")
+        };
+        new_tenant(Fields::new(object))
+            .map_err(|problems| problems.into_iter().map(|p| p.field).collect())
+    }
+
+    #[test]
+    fn every_wrong_field_is_named_at_once() {
+        let wrong = json!({"name": " ", "email": "nowhere", "id": "A b", "colour": 1});
+        assert_eq!(check(wrong).unwrap_err(), ["name", "email", "id", "colour"]);
+        assert_eq!(check(json!({})).unwrap_err(), ["name", "email", "id"]);
+        assert_eq!(
+            check(json!({"name": 1, "email": [], "id": {}})).unwrap_err(),
+            ["name", "email", "id"]
+        );
+    }
+
+    #[test]
+    fn an_unusual_id_needs_permission() {
+        let mut tenant = json!({"name": "Acme", "email": "ops@acme.example", "id": "Acme_1"});
+        assert_eq!(check(tenant.clone()).unwrap_err(), ["id"]);
+        tenant["allow_any_id"] = true.into();
+        assert_eq!(check(tenant).unwrap().id.as_str(), "Acme_1");
+    }
+}
