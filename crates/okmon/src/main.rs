@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use okmon::{edge, migrate};
+use okmon::cli::{control, key, operator, tenant};
+use okmon::{dev, edge, migrate};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -18,19 +19,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run everything in one process, with a sink that shows what arrives
+    Dev(dev::DevArgs),
     /// Run the data plane: take telemetry, authenticate, forward
     Edge(edge::EdgeArgs),
+    /// Run the control plane: the admin API for tenants and keys
+    Control(control::ControlArgs),
     /// Check a configuration file and print every problem at once
     Check(edge::CheckArgs),
     /// Bring the database's schema up to date
     Migrate(migrate::MigrateArgs),
+    /// Make and show tenants
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
+    /// Make, show and revoke keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Make operators, who may use the admin API
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
 }
 
 fn main() -> ExitCode {
     let done = match &Cli::parse().command {
+        Command::Dev(args) => dev::run(args),
         Command::Edge(args) => edge::run(args),
         Command::Check(args) => edge::check(args),
         Command::Migrate(args) => migrate::run(args),
+        Command::Control(args) => control::run(args),
+        Command::Tenant(command) => tenant::run(command),
+        Command::Key(command) => key::run(command),
+        Command::Operator(command) => operator::run(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
