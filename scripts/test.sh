@@ -117,14 +117,19 @@ go_command() {
   printf '%s/bin/go\n' "$dir"
 }
 
-mapfile -t collector_inputs < <(find "$peers/collector" -name '*.go' -o -name 'go.*' | LC_ALL=C sort)
-if ! fresh collector "${collector_inputs[@]}" || [ ! -x "$cache/bin/okmon-collector" ]; then
-  go=$(go_command) || die "Go 1.$go_minor_min or newer is needed to build the collector, this is $(go version)"
-  say "building the OpenTelemetry Collector into .cache/bin (three minutes the first time)"
-  (cd "$peers/collector" && GOFLAGS='-mod=readonly -buildvcs=false' GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" \
-    "$go" build -trimpath -ldflags '-s -w' -o "$cache/bin/okmon-collector" .)
-  done_with collector "${collector_inputs[@]}"
-fi
+# go_program FOLDER MINUTES - builds peers/FOLDER as .cache/bin/okmon-FOLDER.
+go_program() {
+  local inputs binary="$cache/bin/okmon-$1" go
+  mapfile -t inputs < <(find "$peers/$1" -name '*.go' -o -name 'go.*' | LC_ALL=C sort)
+  if fresh "$1" "${inputs[@]}" && [ -x "$binary" ]; then return; fi
+  go=$(go_command) || die "Go 1.$go_minor_min or newer is needed to build $binary, this is $(go version)"
+  say "building $binary ($2 minutes of CPU time the first time)"
+  (cd "$peers/$1" && GOFLAGS='-mod=readonly -buildvcs=false' GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" \
+    "$go" build -trimpath -ldflags '-s -w' -o "$binary" .)
+  done_with "$1" "${inputs[@]}"
+}
+go_program collector 3
+go_program prometheus 2
 
 # --- The tests ---------------------------------------------------------------
 

@@ -27,6 +27,13 @@ pub fn collector(config: &str) -> Command {
     command
 }
 
+/// The remote-write half of a current Prometheus; `peers/prometheus/main.go` says what it sends.
+pub fn prometheus(config: &Path, data: &Path) -> Command {
+    let mut command = Command::new(installed(&cache().join("bin/okmon-prometheus")));
+    command.arg("-config").arg(config).arg("-data").arg(data);
+    command
+}
+
 /// A program of the system, found in `PATH`.
 ///
 /// # Panics

@@ -1,5 +1,6 @@
 //! Remote write by Prometheus, and by vmagent, with every form of credential.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -79,22 +80,27 @@ fn samples_arrived(dev: &Dev, metric: &str, sender: &mut Process) -> Vec<Receive
     received
 }
 
-/// A series of that name and this scrape, with the value 1 at a time of today.
+/// A series of that name and this scrape, with the value 1.
 fn has_series(received: &[Received], name: &str) -> bool {
+    let labels = [("__name__", name), ("job", "self"), ("cluster", "north")];
+    has_sample(received, &labels, 1.0)
+}
+
+/// A sample of that value at a time of today, in a series with at least these labels.
+fn has_sample(received: &[Received], labels: &[(&str, &str)], value: f64) -> bool {
     let series = received
         .iter()
         .filter_map(|request| request.body["timeseries"].as_array())
         .flatten();
-    let wanted = [("__name__", name), ("job", "self"), ("cluster", "north")];
     let mut matching = series.filter(|series| {
-        wanted
+        labels
             .iter()
             .all(|(label, value)| series["labels"][label] == *value)
     });
     matching.any(|series| {
         let samples = series["samples"].as_array();
         samples.into_iter().flatten().any(|sample| {
-            sample["value"].as_f64() == Some(1.0)
+            sample["value"].as_f64() == Some(value)
                 && sample["timestamp"]
                     .as_i64()
                     .is_some_and(|ms| ms > 1_700_000_000_000)
@@ -165,9 +171,53 @@ fn what_vmagent_writes_with_a_bearer_token_arrives_under_the_tenant_of_the_key()
     samples_arrived(&dev, "vm_app_version", &mut vmagent);
 }
 
-/// By vmagent, because the Prometheus that Debian 12 ships reads `remote_write.headers` and sends none of them.
+/// A current Prometheus that writes two series as `message`, with the key in a header of its own.
+fn current_prometheus_writes(message: &str, version: &str) {
+    let dev = Dev::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prometheus.yml");
+    let key = &dev.ready.key;
+    let mut config = remote_write(&dev, &format!("headers: {{ X-API-Key: {key} }}"));
+    writeln!(config, "    protobuf_message: {message}").unwrap();
+    fs::write(&file, config).unwrap();
+    let command = peers::prometheus(&file, &folder.path().join("data"));
+    let prometheus = Process::spawn("okmon-prometheus", command);
+
+    let received = eventually(START_MAX, "orders of both shops", || {
+        let received = dev.received(Signal::Metrics);
+        let sent = [("north", 5.0), ("south", 7.0)];
+        let arrived = sent.iter().all(|(shop, value)| {
+            let labels = [("__name__", "orders"), ("shop", *shop)];
+            has_sample(&received, &labels, *value)
+        });
+        if arrived && received.len() > 1 {
+            Ok(received)
+        } else {
+            Err(format!("{received:?}; {}", prometheus.stderr()))
+        }
+    });
+    for request in &received {
+        request.belongs_only_to(&dev.ready.tenant, key);
+        let seen = request.header("x-prometheus-remote-write-version");
+        assert_eq!(seen, Some(version));
+    }
+    // An answer whose counts of what was written are lost is an error to a sender of version 2.
+    let stderr = prometheus.stderr();
+    assert!(!stderr.contains("level=ERROR"), "{stderr}");
+}
+
 #[test]
-fn samples_written_with_a_header_of_the_senders_own_arrive_under_the_tenant_of_the_key() {
+fn what_a_current_prometheus_writes_in_version_1_with_a_header_of_its_own_arrives() {
+    current_prometheus_writes("prometheus.WriteRequest", "0.1.0");
+}
+
+#[test]
+fn what_a_current_prometheus_writes_in_version_2_arrives_and_its_answer_tells_how_much() {
+    current_prometheus_writes("io.prometheus.write.v2.Request", "2.0.0");
+}
+
+#[test]
+fn what_vmagent_writes_with_a_header_of_its_own_arrives_under_the_tenant_of_the_key() {
     let dev = Dev::start();
     let folder = tempfile::tempdir().unwrap();
     let credential = format!("-remoteWrite.headers=X-API-Key: {}", dev.ready.key);
