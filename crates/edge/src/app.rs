@@ -55,12 +55,18 @@ pub enum StartError {
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
 
+/// A name that no listener has.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no listener {0}")]
+pub struct UnknownListener(String);
+
 /// A running edge.
 pub struct Running {
     /// Where senders can reach it: the listeners' names and addresses.
     pub listeners: Vec<(String, SocketAddr)>,
     /// Where the operator can.
     pub ops_address: SocketAddr,
+    readiness: Readiness,
     tasks: JoinSet<()>,
     workers: Vec<std::thread::JoinHandle<()>>,
     draining: CancellationToken,
@@ -105,6 +111,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         config.keys.clone(),
         Arc::clone(&metrics),
     );
+    readiness.blocked_by(keys::PART, "not loaded yet");
     tasks.spawn(keep_keys(
         Arc::clone(&keyring),
         readiness.clone(),
@@ -124,7 +131,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         );
         tasks.spawn(accepting);
     }
-    let probing = probe::serve(ops_listener, rendered, readiness, stop.clone());
+    let probing = probe::serve(ops_listener, rendered, readiness.clone(), stop.clone());
     tasks.spawn(async move {
         if let Err(error) = probing.await {
             warn!(%error, "the ops port stopped");
@@ -134,6 +141,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         listeners: addresses,
         ops_address,
+        readiness,
         tasks,
         workers,
         draining,
@@ -238,6 +246,22 @@ pub async fn try_connections(config: &Config) -> Vec<String> {
 }
 
 impl Running {
+    /// The address of a listener, by its name in the configuration.
+    ///
+    /// # Errors
+    /// When the configuration has no such listener.
+    pub fn listener(&self, name: &str) -> Result<SocketAddr, UnknownListener> {
+        let found = self.listeners.iter().find(|(known, _)| known == name);
+        found
+            .map(|(_, address)| *address)
+            .ok_or_else(|| UnknownListener(name.to_owned()))
+    }
+
+    /// Waits until every part can do its work: the keys are loaded.
+    pub async fn ready(&self) {
+        self.readiness.wait().await;
+    }
+
     /// Waits until a task ends that never should: then the process had better stop.
     pub async fn failed(&mut self) {
         self.tasks.join_next().await;

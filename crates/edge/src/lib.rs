@@ -26,5 +26,5 @@ mod upstream;
 mod upstream_url;
 mod worker;
 
-pub use app::{Running, StartError, start, try_connections};
+pub use app::{Running, StartError, UnknownListener, start, try_connections};
 pub use config::Config;

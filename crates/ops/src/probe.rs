@@ -1,7 +1,7 @@
 //! The operator's port: `/metrics`, `/livez`, `/readyz`. Says what a process reports of itself; decides nothing.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -9,33 +9,47 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Why a process is not ready, by part; ready when nothing is left.
-#[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<Mutex<Vec<(&'static str, String)>>>);
+#[derive(Debug, Clone)]
+pub struct Readiness(Arc<watch::Sender<Vec<(&'static str, String)>>>);
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Vec::new())))
+    }
+}
 
 impl Readiness {
     /// Says that `part` is not ready, and why.
     pub fn blocked_by(&self, part: &'static str, why: impl Into<String>) {
-        let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.retain(|(name, _)| *name != part);
-        reasons.push((part, why.into()));
+        self.0.send_modify(|reasons| {
+            reasons.retain(|(name, _)| *name != part);
+            reasons.push((part, why.into()));
+        });
     }
 
     /// Says that `part` is ready.
     pub fn ready(&self, part: &'static str) {
-        let mut reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.retain(|(name, _)| *name != part);
+        self.0
+            .send_modify(|reasons| reasons.retain(|(name, _)| *name != part));
     }
 
     /// One line per part that is not ready; empty when all are.
     pub fn reasons(&self) -> Vec<String> {
-        let reasons = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = self.0.borrow();
         reasons
             .iter()
             .map(|(part, why)| format!("{part}: {why}"))
             .collect()
+    }
+
+    /// Waits until all parts are ready.
+    pub async fn wait(&self) {
+        // The sender is held by `self`, so the channel cannot close.
+        let _ = self.0.subscribe().wait_for(Vec::is_empty).await;
     }
 }
 

@@ -20,7 +20,7 @@ const CHANGES: u32 = 10_000;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The part of readiness that waits for the keys.
-const PART: &str = "keys";
+pub(crate) const PART: &str = "keys";
 
 /// Reads all keys that may work into memory, trying until the database answers. Gives the place in the feed to follow from.
 pub(crate) async fn load(
@@ -28,7 +28,6 @@ pub(crate) async fn load(
     readiness: &Readiness,
     stop: &CancellationToken,
 ) -> Option<i64> {
-    readiness.blocked_by(PART, "not loaded yet");
     let mut pause = Duration::from_millis(100);
     loop {
         match try_load(keyring).await {

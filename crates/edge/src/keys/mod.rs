@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::warn;
 
-pub(crate) use self::follow::{follow, load};
+pub(crate) use self::follow::{PART, follow, load};
 use crate::config::KeySettings;
 use crate::metrics::Metrics;
 
