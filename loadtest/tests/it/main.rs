@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod program;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use program::{Upstream, keys_file, run, run_against};
@@ -194,7 +196,7 @@ fn open_loop_sends_at_the_rate_and_counts_latency_from_the_time_each_request_was
 
     // A target that takes 50 ms for each answer on one connection serves 20 requests a second: of those that fall due at 500/s
     // the last have waited for almost the whole run, and most were never sent.
-    let address = program::answer_slowly(std::time::Duration::from_millis(50));
+    let address = program::answer_slowly(Duration::from_millis(50));
     let (report, success) = run(&[
         "--target",
         &address,
@@ -215,6 +217,24 @@ fn open_loop_sends_at_the_rate_and_counts_latency_from_the_time_each_request_was
         "waiting for a free connection must count: {report}"
     );
     assert!(!success);
+}
+
+#[test]
+fn open_loop_charges_a_stall_to_every_request_that_was_due_meanwhile() {
+    let address = program::stall_first(Duration::from_millis(200));
+    let (report, _) = run(&[
+        "--target",
+        &address,
+        "--protocol",
+        "otlp-http",
+        "--connections",
+        "1",
+        "--rate",
+        "200",
+    ]);
+    // 40 of 60 requests fell due during the stall; only the first one was on its way.
+    let p50 = report["latency_micros"]["p50"].as_f64().unwrap();
+    assert!(p50 > 20_000.0, "{report}");
 }
 
 #[test]

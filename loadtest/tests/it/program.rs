@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+const NO_CONTENT: &str = "HTTP/1.1 204 No Content\r\n\r\n";
 const PROGRAM: &str = env!("CARGO_BIN_EXE_loadtest");
 
 pub(crate) fn loadtest(arguments: &[&str]) -> Output {
@@ -124,13 +125,16 @@ fn read_request(from: &mut BufReader<TcpStream>) -> Option<String> {
     Some(head)
 }
 
-fn answer_each(answer: &'static str, after: Duration) -> String {
+/// Answers the first request of a connection after `first`, each later one after `later`.
+fn answer_each(answer: &'static str, first: Duration, later: Duration) -> String {
     serve(move |stream| {
         let mut to = stream.try_clone().unwrap();
         let mut from = BufReader::new(stream);
+        let mut wait = first;
         while read_request(&mut from).is_some() {
             // Being slow is what this server is for.
-            std::thread::sleep(after);
+            std::thread::sleep(wait);
+            wait = later;
             if to.write_all(answer.as_bytes()).is_err() {
                 return;
             }
@@ -140,12 +144,17 @@ fn answer_each(answer: &'static str, after: Duration) -> String {
 
 /// A server that gives everybody the same answer.
 pub(crate) fn answer_all(answer: &'static str) -> String {
-    answer_each(answer, Duration::ZERO)
+    answer_each(answer, Duration::ZERO, Duration::ZERO)
 }
 
 /// A server that takes its time.
 pub(crate) fn answer_slowly(after: Duration) -> String {
-    answer_each("HTTP/1.1 204 No Content\r\n\r\n", after)
+    answer_each(NO_CONTENT, after, after)
+}
+
+/// A server that takes its time once, then none.
+pub(crate) fn stall_first(after: Duration) -> String {
+    answer_each(NO_CONTENT, after, Duration::ZERO)
 }
 
 /// A server that answers a head at once, then neither reads nor closes.
@@ -172,7 +181,7 @@ pub(crate) fn record_heads(count: usize) -> (String, JoinHandle<Vec<String>>) {
             if heads.len() < count {
                 heads.push(head);
             }
-            if to.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
+            if to.write_all(NO_CONTENT.as_bytes()).is_err() {
                 break;
             }
         }
