@@ -6,6 +6,9 @@
     reason = "tests fail by panicking"
 )]
 
+mod cli_errors;
+mod cli_harness;
+mod cli_tenants_and_keys;
 mod sink_api;
 mod sink_harness;
 mod sink_loki;
