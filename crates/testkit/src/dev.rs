@@ -2,11 +2,11 @@
 
 use std::process::Command;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use model::Signal;
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use crate::{Process, Received, eventually, peers};
 
@@ -16,12 +16,23 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// From a sender's success until the sink shows it: the same process, hence soon.
 const ARRIVAL_MAX: Duration = Duration::from_secs(10);
 
+/// The flags that choose a port.
+const PORTS: [&str; 6] = [
+    "--otlp-grpc-port",
+    "--otlp-http-port",
+    "--api-port",
+    "--ops-port",
+    "--control-port",
+    "--sink-port",
+];
+
 /// A running `okmon dev --ephemeral`.
 #[derive(Debug)]
 pub struct Dev {
     /// What it printed when it was ready.
     pub ready: Ready,
     process: Process,
+    _folder: TempDir,
 }
 
 /// The line that `okmon dev --json` prints once all ports answer. Addresses are URLs without a path.
@@ -61,9 +72,17 @@ impl Dev {
     /// # Panics
     /// As [`Dev::start`].
     pub fn start_with(arguments: &[&str]) -> Self {
+        // Killed, it leaves its temporary directory behind: in this one.
+        let folder = match tempfile::tempdir() {
+            Ok(folder) => folder,
+            Err(error) => panic!("no temporary directory: {error}"),
+        };
         let mut command = okmon();
-        command.args(["dev", "--ephemeral", "--json", "--port-offset"]);
-        command.arg(free_offset().to_string()).args(arguments);
+        command
+            .args(["dev", "--ephemeral", "--json"])
+            .args(PORTS.iter().flat_map(|port| [port, "0"]))
+            .args(arguments)
+            .env("TMPDIR", folder.path());
         let mut process = Process::spawn("okmon dev", command);
         let ready = process.wait_until(START_MAX, "be ready", |process| {
             let stdout = process.stdout();
@@ -73,7 +92,11 @@ impl Dev {
                 Err(error) => panic!("okmon dev: {error} in {line}"),
             }
         });
-        Self { ready, process }
+        Self {
+            ready,
+            process,
+            _folder: folder,
+        }
     }
 
     /// What the sink shows for the tenant now, newest first.
@@ -172,28 +195,4 @@ pub fn okmon() -> Command {
         });
     }
     Command::new(path)
-}
-
-/// A `--port-offset` whose ports are all free, different for every call in this process. All lie below the range from
-/// which Linux takes the ports of outgoing connections.
-fn free_offset() -> u16 {
-    const PORTS: [u16; 6] = [4317, 4318, 8080, 9600, 9601, 9602];
-    const OFFSET_MIN: u16 = 6_000;
-    const OFFSET_MAX: u16 = 20_000;
-    // Wide enough for the neighbours among the ports.
-    const STEP: u16 = 3;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-
-    for _ in 0..(OFFSET_MAX - OFFSET_MIN) / STEP {
-        // Other test processes start elsewhere.
-        let start = u16::try_from(std::process::id() % 4_000).unwrap_or(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let offset =
-            OFFSET_MIN + start.wrapping_add(n).wrapping_mul(STEP) % (OFFSET_MAX - OFFSET_MIN);
-        let free = |port| std::net::TcpListener::bind(("127.0.0.1", port + offset)).is_ok();
-        if PORTS.into_iter().all(free) {
-            return offset;
-        }
-    }
-    panic!("no offset between {OFFSET_MIN} and {OFFSET_MAX} has its ports free");
 }
