@@ -62,6 +62,11 @@ const fn http1(name: &'static str, title: &'static str, size_bytes: u32) -> Work
 }
 
 impl Workload {
+    /// Whether it asks for no more than the candidate gives.
+    pub(crate) fn is_closed_loop(&self) -> bool {
+        self.rate_per_second.is_none()
+    }
+
     /// The arguments of `loadtest run` towards `port`, with the keys of a file.
     pub(crate) fn arguments(&self, port: u16, keys: &Path, duration: Duration) -> Vec<OsString> {
         let protocol = match self.route {
