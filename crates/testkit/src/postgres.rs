@@ -1,12 +1,16 @@
 //! A real PostgreSQL for tests: its own data directory, reachable through a Unix socket in it, gone with the test process.
+#![expect(
+    clippy::expect_used,
+    reason = "a database that tests cannot have fails them"
+)]
 
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 const SUPERUSER: &str = "okmon";
 
@@ -16,8 +20,8 @@ pub struct Postgres {
     programs: PathBuf,
     dir: PathBuf,
     databases: AtomicU32,
-    // The shell that runs the server stops it when this pipe closes, however this process ends.
-    _alive: Mutex<ChildStdin>,
+    // It stops the server when its standard input closes, however this process ends.
+    shell: Child,
 }
 
 impl Postgres {
@@ -69,7 +73,7 @@ impl Postgres {
 
         let server = "\"$1\" -D \"$2\" -c listen_addresses= -c unix_socket_directories=\"$3\" -c fsync=off \
              -c max_connections=200 >\"$3/log\" 2>&1 </dev/null & cat >/dev/null; kill -QUIT $!; wait; rm -rf \"$3\"";
-        let mut shell = account
+        let shell = account
             .command(Path::new("sh"))
             .args(["-c", server, "sh"])
             .arg(programs.join("postgres"))
@@ -79,15 +83,11 @@ impl Postgres {
             .stdin(Stdio::piped())
             .spawn()
             .expect("sh runs");
-        let alive = shell
-            .stdin
-            .take()
-            .expect("the shell's standard input is a pipe");
         let server = Self {
             programs,
             dir,
             databases: AtomicU32::new(0),
-            _alive: Mutex::new(alive),
+            shell,
         };
         server.wait_until_ready();
         server
@@ -137,6 +137,13 @@ impl Postgres {
             std::thread::sleep(POLL);
             waited += POLL;
         }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Waiting closes the shell's standard input first.
+        let _ = self.shell.wait();
     }
 }
 

@@ -20,16 +20,11 @@ pub(crate) struct Problem {
     // Nothing is written about any type yet, which is what RFC 9457 calls about:blank.
     r#type: &'static str,
     title: &'static str,
-    #[serde(serialize_with = "as_number")]
-    status: StatusCode,
+    status: u16,
     code: &'static str,
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldProblem>,
-}
-
-fn as_number<S: serde::Serializer>(status: &StatusCode, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_u16(status.as_u16())
 }
 
 impl Problem {
@@ -37,7 +32,7 @@ impl Problem {
         Self {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
-            status,
+            status: status.as_u16(),
             code,
             detail: detail.into(),
             errors: Vec::new(),
@@ -123,7 +118,7 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         let media_type = HeaderValue::from_static("application/problem+json");

@@ -74,9 +74,8 @@ impl Fields {
 
     /// A list of texts that may be absent or null.
     pub(crate) fn texts_or_none(&mut self, field: &'static str) -> Option<Vec<String>> {
-        let list = match self.take(field)? {
-            Value::Array(list) => list,
-            _ => return self.wrong(field, "must be an array of strings"),
+        let Value::Array(list) = self.take(field)? else {
+            return self.wrong(field, "must be an array of strings");
         };
         let texts = list.into_iter().map(|item| match item {
             Value::String(text) => Some(text),

@@ -59,7 +59,7 @@ async fn every_route_answers_each_caller_by_the_access_it_needs() {
                 );
             }
             Access::Read | Access::Anybody => {
-                assert_eq!(answer.status, StatusCode::OK, "{route:?}")
+                assert_eq!(answer.status, StatusCode::OK, "{route:?}");
             }
         }
     }

@@ -108,7 +108,7 @@ pub fn run(command: &KeyCommand) -> anyhow::Result<()> {
 fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let scopes = args.scopes.map(|scopes| {
         let names = scopes.iter().map(|scope| Value::from(scope.as_str()));
-        Value::from_iter(names)
+        names.collect::<Value>()
     });
     let body = json!({
         "name": args.name,

@@ -96,7 +96,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
         output::line(&tenant.to_string())?;
     } else {
         output::card(&tenant, FIELDS)?;
-        print_new_key(&tenant["key"])?;
+        print_new_key(tenant.get("key").unwrap_or(&Value::Null))?;
     }
     Ok(())
 }

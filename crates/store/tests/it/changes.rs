@@ -1,5 +1,7 @@
 //! The feed of changes: whatever is done to a key or a tenant, by whom ever, is in it.
 
+use std::fmt::Write as _;
+
 use model::{ApiKey, TenantId};
 use store::{Change, Changed, Key};
 
@@ -19,6 +21,18 @@ fn key_changed(key: &Key, secret: &ApiKey) -> Changed {
         key_id: key.key_id,
         digest: secret.digest(),
     }
+}
+
+/// The digest as SQL writes it.
+fn hex(secret: &ApiKey) -> String {
+    secret
+        .digest()
+        .as_bytes()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
 }
 
 /// What the feed has after `seq`, and where it ends.
@@ -111,12 +125,7 @@ async fn a_changed_digest_names_the_old_key_and_the_new_one(world: World) {
     let (_, key, old) = world.tenant("acme").await;
     let mut end = world.store.change_seq_latest().await.unwrap();
     let new = ApiKey::generate().unwrap();
-    let hex: String = new
-        .digest()
-        .as_bytes()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let (hex, hex_of_old) = (hex(&new), hex(&old));
     let id = key.key_id;
     let blob = if world.is_postgres() {
         format!("'\\x{hex}'")
@@ -128,13 +137,7 @@ async fn a_changed_digest_names_the_old_key_and_the_new_one(world: World) {
         statements.push(format!(
             "insert or replace into api_keys (key_id, tenant_id, digest) values ('{id}', 'acme', {blob})"
         ));
-        let undo: String = old
-            .digest()
-            .as_bytes()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        statements.insert(1, format!("update api_keys set digest = x'{undo}'"));
+        statements.insert(1, format!("update api_keys set digest = x'{hex_of_old}'"));
     }
     for sql in statements {
         world.sql(&sql).await.unwrap();

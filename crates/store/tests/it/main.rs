@@ -1,4 +1,9 @@
 //! The promises of the store, each kept by both databases. PostgreSQL is a real one, started by `testkit`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking"
+)]
 
 mod changes;
 mod grants;
