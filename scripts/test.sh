@@ -123,7 +123,7 @@ go_program() {
   mapfile -t inputs < <(find "$peers/$1" -name '*.go' -o -name 'go.*' | LC_ALL=C sort)
   if fresh "$1" "${inputs[@]}" && [ -x "$binary" ]; then return; fi
   go=$(go_command) || die "Go 1.$go_minor_min or newer is needed to build $binary, this is $(go version)"
-  say "building $binary ($2 minutes of CPU time the first time)"
+  say "building .cache/bin/okmon-$1 ($2 minutes of CPU time the first time)"
   (cd "$peers/$1" && GOFLAGS='-mod=readonly -buildvcs=false' GOTOOLCHAIN="${GOTOOLCHAIN:-auto}" \
     "$go" build -trimpath -ldflags '-s -w' -o "$binary" .)
   done_with "$1" "${inputs[@]}"

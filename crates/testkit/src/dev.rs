@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use model::Signal;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{Process, Received, eventually, peers};
@@ -96,6 +97,29 @@ impl Dev {
             ready,
             process,
             _folder: folder,
+        }
+    }
+
+    /// Creates a tenant through the control API, and returns its first key.
+    ///
+    /// # Panics
+    /// When the control API refuses.
+    pub fn create_tenant(&self, id: &str) -> String {
+        let url = format!("{}/api/v1/tenants", self.ready.control);
+        let tenant = json!({"id": id, "name": id, "email": "operator@example.com"});
+        let answer: Result<Value, _> = ureq::post(&url)
+            .header(
+                "Authorization",
+                format!("Bearer {}", self.ready.operator_token),
+            )
+            .send_json(tenant)
+            .and_then(|mut answer| answer.body_mut().read_json());
+        match answer.map(|created| created["key"]["key"].as_str().map(str::to_owned)) {
+            Ok(Some(key)) => key,
+            other => panic!(
+                "POST {url}: {other:?}; okmon dev: {}",
+                self.process.stderr()
+            ),
         }
     }
 

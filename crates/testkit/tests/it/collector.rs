@@ -214,26 +214,31 @@ url = \"{}\"
 }
 
 #[test]
-fn what_goes_through_the_edge_and_the_collector_arrives_whole_under_the_tenant_of_the_key() {
+fn through_the_edge_and_the_collector_each_tenant_gets_all_of_its_own_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let database_url = format!("sqlite://{}", folder.path().join("keys.db").display());
     let dev = Dev::start_with(&["--database-url", &database_url]);
+    let other_key = dev.create_tenant("other");
     let collector = Collector::before_the_sink(&dev);
     let (_edge, endpoint) = edge_before(&collector, &database_url, folder.path());
-    let key = format!("Authorization=Bearer%20{}", dev.ready.key);
-    send(peers::python("otel_send.py"), "grpc", &endpoint, &key);
-    for (signal, sent) in SIGNALS.into_iter().zip([3, 2, 2]) {
-        contents(&dev.wait_for(signal, sent), "okmon-python", signal);
-    }
-    ureq::delete(format!(
-        "{}/api/tenants/{}",
-        dev.ready.sink, dev.ready.tenant
-    ))
-    .call()
-    .unwrap();
-    send(peers::node("otel_send.js"), "http", &endpoint, &key);
-    for (signal, sent) in SIGNALS.into_iter().zip([3, 2, 2]) {
-        contents(&dev.wait_for(signal, sent), "okmon-js", signal);
+    let tenants = [
+        (&dev.ready.tenant[..], &dev.ready.key, "okmon-python"),
+        ("other", &other_key, "okmon-js"),
+    ];
+    let header = |key: &str| format!("Authorization=Bearer%20{key}");
+    let (python, js) = (peers::python("otel_send.py"), peers::node("otel_send.js"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(python, "grpc", &endpoint, &header(&dev.ready.key)));
+        scope.spawn(|| send(js, "http", &endpoint, &header(&other_key)));
+    });
+    for (tenant, key, service) in tenants {
+        for (signal, sent) in SIGNALS.into_iter().zip([3, 2, 2]) {
+            let received = wait_for_tenant(&dev, tenant, signal, sent);
+            contents(&received, service, signal);
+            for request in &received {
+                request.belongs_only_to(tenant, key);
+            }
+        }
     }
 }
 
