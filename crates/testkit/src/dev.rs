@@ -114,7 +114,12 @@ impl Dev {
             )
             .send_json(tenant)
             .and_then(|mut answer| answer.body_mut().read_json());
-        match answer.map(|created| created["key"]["key"].as_str().map(str::to_owned)) {
+        match answer.map(|created| {
+            created
+                .pointer("/key/key")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        }) {
             Ok(Some(key)) => key,
             other => panic!(
                 "POST {url}: {other:?}; okmon dev: {}",
