@@ -125,8 +125,7 @@ pub(crate) async fn authorize(
     };
     // Unknown, revoked and expired look the same from outside.
     let operator = operator
-        .filter(|operator| operator.revoked_at.is_none())
-        .filter(|operator| operator.expires_at.is_none_or(|at| now < at))
+        .filter(|operator| is_valid(operator, now))
         .ok_or_else(|| {
             Problem::unauthorized(
                 "the operator token is not valid: it is unknown, revoked or expired",
@@ -142,6 +141,10 @@ pub(crate) async fn authorize(
             needed.as_str()
         )))
     }
+}
+
+fn is_valid(operator: &Operator, now: OffsetDateTime) -> bool {
+    operator.revoked_at.is_none() && operator.expires_at.is_none_or(|at| now < at)
 }
 
 /// The credential of the one `Authorization: Bearer` header; two of them are no credential.
@@ -168,6 +171,24 @@ mod tests {
             format!("{token:?}"),
             format!("OperatorToken({}…)", token.id())
         );
+    }
+
+    #[test]
+    fn a_token_works_until_it_expires_or_is_revoked() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let operator = |expires_at, revoked_at| Operator {
+            id: "op".to_owned(),
+            name: "olga".to_owned(),
+            scopes: OperatorScopes::ADMIN,
+            created_at: now,
+            expires_at,
+            revoked_at,
+        };
+        let later = now + time::Duration::SECOND;
+        assert!(is_valid(&operator(None, None), now));
+        assert!(is_valid(&operator(Some(later), None), now));
+        assert!(!is_valid(&operator(Some(now), None), now));
+        assert!(!is_valid(&operator(None, Some(later)), now));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 pub use audit::{Actor, AuditEntry};
 pub use changes::{Change, Changed};
@@ -118,6 +119,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`] when it does not answer within 5 s.
     pub async fn connect(url: &DatabaseUrl, max_connections: u32) -> Result<Self, StoreError> {
+        if let Target::Postgres(options) = url.target() {
+            // A pool tries a refused connection again until its time is up, and then cannot tell why it failed.
+            let tried = tokio::time::timeout(ACQUIRE_TIMEOUT, options.connect()).await;
+            let connection = tried.map_err(|_| sqlx::Error::PoolTimedOut)??;
+            connection.close().await?;
+        }
         let store = Self::open(url, max_connections);
         store.ping().await?;
         Ok(store)

@@ -1,5 +1,6 @@
 //! What the edge reads.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use model::{ApiKey, TenantStatus, Verdict};
@@ -187,5 +188,13 @@ async fn a_database_that_is_away_is_a_temporary_error(world: World) {
     let digest = ApiKey::generate().unwrap().digest();
     let error = store.grant_fetch(&digest).await.unwrap_err();
     assert!(error.is_temporary(), "{error:?}");
-    assert!(Store::connect(&url, 1).await.unwrap_err().is_temporary());
+    let error = Store::connect(&url, 1).await.unwrap_err();
+    assert!(error.is_temporary(), "{error:?}");
+    let cause = error.source().unwrap().to_string();
+    let expected = if world.is_postgres() {
+        "Connection refused"
+    } else {
+        "unable to open"
+    };
+    assert!(cause.contains(expected), "the cause is told: {cause}");
 }
