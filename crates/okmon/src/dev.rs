@@ -32,7 +32,6 @@ const KEY_FILE: &str = "demo-key";
     after_help = "Examples:\n  okmon dev\n  okmon dev --ephemeral --json --port-offset 10000"
 )]
 #[expect(
-    clippy::struct_field_names,
     reason = "the flags are named for what they are: ports"
 )]
 pub struct DevArgs {

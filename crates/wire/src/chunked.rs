@@ -133,8 +133,11 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
 mod tests {
     use super::*;
 
-    /// Decodes `text` given in pieces of `step` bytes; the body, and what was left behind it.
-    fn decode(text: &[u8], step: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, BadChunk> {
+    /// A body, and what was left behind it.
+    type BodyAndRest = (Vec<u8>, Vec<u8>);
+
+    /// Decodes `text` given in pieces of `step` bytes; `None` if it does not end.
+    fn decode(text: &[u8], step: usize) -> Result<Option<BodyAndRest>, BadChunk> {
         let mut decoder = Decoder::default();
         let mut buffer = BytesMut::new();
         let mut body = Vec::new();

@@ -82,10 +82,10 @@ impl Dialect {
 /// How long a sender is asked to wait, in whole seconds, if it is asked at all.
 fn wait_seconds(dialect: Dialect, retry: Retry, jitter: u64) -> Option<u64> {
     match (retry, dialect) {
-        (Retry::Never, _) => None,
         (Retry::Soon, _) => Some(1 + jitter % 4),
         // OTLP senders drop what they are told not to retry; a delay would only mislead them.
-        (Retry::Late, Dialect::OtlpGrpc | Dialect::OtlpProtobuf | Dialect::OtlpJson) => None,
+        (Retry::Never, _)
+        | (Retry::Late, Dialect::OtlpGrpc | Dialect::OtlpProtobuf | Dialect::OtlpJson) => None,
         (Retry::Late, _) => Some(240 + jitter % 61),
     }
 }

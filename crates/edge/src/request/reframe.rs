@@ -60,7 +60,7 @@ async fn post(
     if length == 0 {
         // OTLP wants success for an empty request, Loki would refuse one.
         return match poll_fn(|cx| upload.poll_data(cx)).await {
-            None => Ok(success(Bytes::new())),
+            None => Ok(success(&[])),
             Some(Err(refusal)) => Err(refusal),
             Some(Ok(_)) => Err(Refusal::SecondMessage),
         };
@@ -93,14 +93,12 @@ async fn post(
         mut download,
     } = answer;
     let body = collect(&mut download).await.map_err(fail)?;
-    Ok(if status.is_success() {
-        success(if status == StatusCode::OK && is_protobuf(&headers) {
-            body
-        } else {
-            Bytes::new()
-        })
-    } else {
+    Ok(if !status.is_success() {
         failure(status, &headers, &body)
+    } else if status == StatusCode::OK && is_protobuf(&headers) {
+        success(&body)
+    } else {
+        success(&[])
     })
 }
 
@@ -181,7 +179,7 @@ fn media_is(headers: &HeaderMap, types: &[&str]) -> bool {
 }
 
 /// One message, then status 0. The message must be there even when it is empty: .NET fails without one.
-fn success(message: Bytes) -> Response<Body> {
+fn success(message: &[u8]) -> Response<Body> {
     let data = if message.is_empty() {
         Bytes::from_static(&EMPTY_MESSAGE)
     } else {
@@ -190,7 +188,7 @@ fn success(message: Bytes) -> Response<Body> {
             // Answers are capped far below 4 GiB.
             length: u32::try_from(message.len()).unwrap_or(u32::MAX),
         };
-        Bytes::from([&prefix.to_bytes()[..], &message].concat())
+        Bytes::from([&prefix.to_bytes()[..], message].concat())
     };
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(

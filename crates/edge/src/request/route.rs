@@ -64,10 +64,9 @@ pub(crate) fn dialect(parts: &Parts) -> Dialect {
         _ if otlp_grpc::is_grpc(&parts.headers) => Dialect::OtlpGrpc,
         Path::OtlpGrpc(_) => Dialect::OtlpGrpc,
         Path::OtlpHttp(_) => otlp_http::dialect(&parts.headers),
-        Path::RemoteWrite => Dialect::RemoteWrite,
         Path::LokiPush => Dialect::LokiPush,
         Path::Shared if loki_push::is_json(&parts.headers) => Dialect::LokiPush,
-        Path::Shared => Dialect::RemoteWrite,
+        Path::RemoteWrite | Path::Shared => Dialect::RemoteWrite,
         Path::Unknown => Dialect::Plain,
     }
 }

@@ -485,7 +485,7 @@ impl Download {
             }
             match exchange.poll_fill(cx, READ_LARGE_BYTES) {
                 Poll::Ready(Ok(0)) if matches!(self.body, Reading::UntilClose) => {
-                    self.body = Reading::Done
+                    self.body = Reading::Done;
                 }
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Some(Err(UpstreamError::unreachable(
