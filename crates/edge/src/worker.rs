@@ -81,6 +81,10 @@ impl RequestId {
     }
 
     /// Some bits that differ between requests.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the low bits are what is asked for"
+    )]
     pub(crate) const fn low_bits(self) -> u64 {
         (self.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
     }

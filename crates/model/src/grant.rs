@@ -121,7 +121,7 @@ mod tests {
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
-    const GRACE: Duration = Duration::from_secs(3600);
+    const GRACE: Duration = Duration::from_hours(1);
 
     fn valid() -> Grant {
         Grant {

@@ -31,9 +31,6 @@ const KEY_FILE: &str = "demo-key";
 #[command(
     after_help = "Examples:\n  okmon dev\n  okmon dev --ephemeral --json --port-offset 10000"
 )]
-#[expect(
-    reason = "the flags are named for what they are: ports"
-)]
 pub struct DevArgs {
     /// Print one line of JSON once all ports answer, and nothing else
     #[arg(long)]

@@ -359,7 +359,7 @@ mod tests {
 
     #[derive(Debug, PartialEq)]
     struct Example {
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         wait: Duration,
         size: ByteSize,
         kind: u8,
@@ -367,12 +367,11 @@ mod tests {
     }
 
     fn build(root: &Section<'_>) -> Option<Example> {
+        let address = root.required("address", "write where to listen");
         let upstreams = root.section("upstreams");
         let keys = root.section("keys");
         let example = Example {
-            address: root
-                .required("address", "write where to listen")
-                .unwrap_or(([0; 4], 0).into()),
+            address,
             wait: keys.or("wait", Duration::from_secs(1)),
             size: keys.or("size", ByteSize(1)),
             kind: keys.choice("kind", &[("one", 1), ("two", 2)], 1),
@@ -388,7 +387,7 @@ mod tests {
                 .collect(),
         };
         keys.finish();
-        Some(example)
+        address.map(|_| example)
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::metrics::Metrics;
 
 /// Questions to the database that may be open at once. More would only wait for a connection.
 const FETCHES: usize = 64;
+/// How long a question may take. A pool whose database is gone waits longer than a sender would.
+const ASK_MAX: Duration = Duration::from_secs(2);
 /// How long a failed refresh is not tried again.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 /// Names in Basic credentials that were looked up as tenants.
@@ -66,6 +68,15 @@ pub(crate) enum Lookup {
 enum Missing {
     Unknown,
     Unavailable,
+}
+
+/// Why nothing could be learnt about a key.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error(transparent)]
+    Store(StoreError),
+    #[error("the database did not answer within {} s", ASK_MAX.as_secs())]
+    TooSlow,
 }
 
 /// All keys this process knows, and those it knows not to exist.
@@ -180,9 +191,13 @@ impl Keyring {
         }
     }
 
-    async fn ask(&self, digest: KeyDigest) -> Result<Option<Grant>, StoreError> {
+    async fn ask(&self, digest: KeyDigest) -> Result<Option<Grant>, AskError> {
         self.metrics.key_fetches.increment(1);
-        let asked = self.store.grant_fetch(&digest).await;
+        let asking = self.store.grant_fetch(&digest);
+        let asked = match tokio::time::timeout(ASK_MAX, asking).await {
+            Ok(asked) => asked.map_err(AskError::Store),
+            Err(_) => Err(AskError::TooSlow),
+        };
         if let Err(error) = &asked {
             self.metrics.key_fetch_errors.increment(1);
             warn!(error = %Chain(error), "a key could not be read from the database");

@@ -183,7 +183,11 @@ impl Body {
     }
 
     /// What an upstream sends; `grpc` lets a break-off be told in trailers instead of a reset.
-    pub(crate) const fn upstream(download: Download, grpc: bool) -> Self {
+    pub(crate) fn upstream(download: Download, grpc: bool) -> Self {
+        if download.is_over() {
+            // So that an answer without a body, such as a trailers-only one, ends with its head here too.
+            return Self::empty();
+        }
         Self {
             content: Content::Upstream { download, grpc },
             entry: None,
