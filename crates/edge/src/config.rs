@@ -362,3 +362,108 @@ fn routes(
     }
     routes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENTED: &str = include_str!("../../../config/edge/edge.toml");
+
+    #[test]
+    fn the_documented_defaults_are_the_real_ones() {
+        let documented = Config::parse("edge.toml", DOCUMENTED).unwrap();
+        let required = [
+            "address = \"0.0.0.0",
+            "url",
+            "kind = \"m",
+            "kind = \"l",
+            "speaks",
+            "traces",
+            "metrics",
+            "logs",
+            "profiles",
+        ];
+        let kept = |line: &&str| {
+            let is_setting = line.contains(" = ") && !line.starts_with('#');
+            !is_setting || required.iter().any(|start| line.starts_with(start))
+        };
+        let bare: Vec<_> = DOCUMENTED.lines().filter(kept).collect();
+        assert!(bare.len() < DOCUMENTED.lines().count() - 15);
+        let bare = Config::parse("edge.toml", &bare.join("\n")).unwrap();
+        assert_eq!(format!("{documented:#?}"), format!("{bare:#?}"));
+    }
+
+    #[test]
+    fn every_key_that_is_read_is_documented() {
+        let source = include_str!("config.rs");
+        let (source, _) = source.split_once("#[cfg(test)]").unwrap();
+        for call in [
+            ".or(\"",
+            ".choice(\"",
+            ".required(\"",
+            ".optional::<String>(\"",
+            "window(\"",
+        ] {
+            let source: String = source.split_whitespace().collect();
+            for rest in source.split(call).skip(1) {
+                let key = rest.split('"').next().unwrap();
+                let known = DOCUMENTED.lines().any(|line| {
+                    line.trim_start_matches("# ")
+                        .starts_with(&format!("{key} = "))
+                });
+                assert!(known, "{key} is not in config/edge/edge.toml");
+            }
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_with_its_line() {
+        let text = "\
+[listeners.a]
+adress = '0.0.0.0:1'
+[ops]
+log_format = 'xml'
+[database]
+url = 'mysql://x'
+connections_max = 0
+[keys]
+poll_every = '0s'
+refresh_after = 5
+[limits]
+body_max = '1GB'
+[connections]
+stream_window = '1KiB'
+[upstreams.m]
+url = 'mimir:8080'
+kind = 'mimir'
+speaks = 'grpc'
+[routes.otlp_http]
+traces = 'nowhere'
+";
+        let error = Config::parse("edge.toml", text).unwrap_err();
+        let found: Vec<_> = error
+            .problems
+            .iter()
+            .map(|problem| (problem.line, problem.key.as_str()))
+            .collect();
+        for expected in [
+            (1, "listeners.a.address"),
+            (2, "listeners.a.adress"),
+            (4, "ops.log_format"),
+            (6, "database.url"),
+            (7, "database.connections_max"),
+            (9, "keys.poll_every"),
+            (10, "keys.refresh_after"),
+            (12, "limits.body_max"),
+            (14, "connections.stream_window"),
+            (16, "upstreams.m.url"),
+            (18, "upstreams.m.speaks"),
+            (20, "routes.otlp_http.traces"),
+        ] {
+            assert!(
+                found.contains(&expected),
+                "{expected:?} is missing in\n{error}"
+            );
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! `okmon dev` as a user starts it, on ports of its own, gone with the test.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Once;
 use std::time::Duration;
@@ -73,6 +75,19 @@ impl Dev {
     /// # Panics
     /// As [`Dev::start`].
     pub fn start_with(arguments: &[&str]) -> Self {
+        let all: Vec<_> = ["--ephemeral"].iter().chain(arguments).collect();
+        Self::start_command(&all)
+    }
+
+    /// Starts it on a data directory, which it leaves as it is.
+    ///
+    /// # Panics
+    /// As [`Dev::start`].
+    pub fn start_in(directory: &Path) -> Self {
+        Self::start_command(&[OsStr::new("--data-dir"), directory.as_os_str()])
+    }
+
+    fn start_command(arguments: &[impl AsRef<OsStr>]) -> Self {
         // Killed, it leaves its temporary directory behind: in this one.
         let folder = match tempfile::tempdir() {
             Ok(folder) => folder,
@@ -80,7 +95,7 @@ impl Dev {
         };
         let mut command = okmon();
         command
-            .args(["dev", "--ephemeral", "--json"])
+            .args(["dev", "--json"])
             .args(PORTS.iter().flat_map(|port| [port, "0"]))
             .args(arguments)
             .env("TMPDIR", folder.path());

@@ -375,7 +375,10 @@ impl Head {
             };
             let status = StatusCode::from_u16(response.code.unwrap_or_default())
                 .map_err(UpstreamError::unreachable)?;
-            if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(UpstreamError::unreachable("switched protocols unasked"));
+            }
+            if status.is_informational() {
                 let _ = buffer.split_to(length);
                 continue;
             }

@@ -10,6 +10,8 @@
 mod collector;
 mod curl;
 mod js_sdk;
+mod lifecycle;
 mod loki;
 mod prometheus;
 mod python_sdk;
+mod workspace;
