@@ -1,0 +1,369 @@
+//! The real edge on free ports, over a database of its own, in front of a scripted upstream.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response};
+use model::{ApiKey, Scope, ScopeSet, TenantId};
+use store::{Actor, NewKey, NewTenant, Store};
+use tempfile::TempDir;
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::upstream::{Script, Upstream};
+
+/// Nothing in these tests should take longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Keys in every state a key can be in.
+pub(crate) struct Keys {
+    pub(crate) valid: ApiKey,
+    /// Of the other tenant.
+    pub(crate) other: ApiKey,
+    pub(crate) revoked: ApiKey,
+    pub(crate) expired: ApiKey,
+    /// Its tenant is suspended.
+    pub(crate) suspended: ApiKey,
+    /// May write logs and nothing else.
+    pub(crate) logs_only: ApiKey,
+    /// Nobody was given it.
+    pub(crate) unknown: ApiKey,
+}
+
+pub(crate) const TENANT: &str = "tenant-a";
+pub(crate) const OTHER: &str = "tenant-b";
+/// The largest body the edge takes here.
+pub(crate) const BODY_MAX: usize = 16 << 20;
+
+pub(crate) struct World {
+    pub(crate) api: SocketAddr,
+    /// The listener that overwrites tenant headers.
+    pub(crate) lenient: SocketAddr,
+    pub(crate) ops: SocketAddr,
+    pub(crate) upstream: Upstream,
+    pub(crate) keys: Keys,
+    pub(crate) store: Store,
+    sql: sqlx::SqlitePool,
+    _edge: edge::Running,
+    _directory: TempDir,
+}
+
+impl World {
+    /// Every route leads to an upstream that does `script`: gRPC routes to one that speaks gRPC.
+    pub(crate) async fn start(script: Script) -> Self {
+        Self::start_with(script, "grpc").await
+    }
+
+    /// `speaks` is how the upstream of OTLP/gRPC is spoken to.
+    pub(crate) async fn start_with(script: Script, speaks: &str) -> Self {
+        let upstream = Upstream::start(script).await;
+        let address = upstream.address;
+        Self::start_all(upstream, address, speaks).await
+    }
+
+    /// Every route leads to `address`.
+    pub(crate) async fn start_against(address: SocketAddr) -> Self {
+        Self::start_all(Upstream::start(Script::Hang).await, address, "grpc").await
+    }
+
+    async fn start_all(upstream: Upstream, address: SocketAddr, speaks: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let database = format!("sqlite://{}", directory.path().join("okmon.db").display());
+        let store = Store::connect(&database.parse().unwrap(), 4).await.unwrap();
+        store.migrate().await.unwrap();
+        let keys = seed(&store).await;
+        let sql = sqlx::SqlitePool::connect(&database).await.unwrap();
+        sqlx::query("update tenants set status = 'suspended' where id = 'suspended'")
+            .execute(&sql)
+            .await
+            .unwrap();
+        let config = config(&database, address, speaks);
+        let edge = edge::start(edge::Config::parse("test", &config).unwrap())
+            .await
+            .unwrap();
+        edge.ready().await;
+        Self {
+            api: edge.listener("api").unwrap(),
+            lenient: edge.listener("lenient").unwrap(),
+            ops: edge.ops_address,
+            upstream,
+            keys,
+            store,
+            sql,
+            _edge: edge,
+            _directory: directory,
+        }
+    }
+
+    /// Changes the database behind everybody's back.
+    pub(crate) async fn by_hand(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.sql).await.unwrap();
+    }
+
+    /// The value of a metric, summed over the series whose labels contain `labels`.
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let answer = raw(
+            self.ops,
+            b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        let text = String::from_utf8(answer).unwrap();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && line.contains(labels));
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+}
+
+async fn seed(store: &Store) -> Keys {
+    let now = OffsetDateTime::now_utc();
+    let actor = Actor::command("test");
+    let new = |scopes| {
+        let key = ApiKey::generate().unwrap();
+        let row = NewKey {
+            key_id: key.id(),
+            digest: key.digest(),
+            name: String::new(),
+            scopes,
+            expires_at: None,
+        };
+        (key, row)
+    };
+    let mut first = Vec::new();
+    for id in [TENANT, OTHER, "suspended"] {
+        let (key, row) = new(ScopeSet::WRITE);
+        let tenant = NewTenant {
+            id: TenantId::parse(id).unwrap(),
+            name: id.to_owned(),
+            email: "a@example.com".to_owned(),
+        };
+        store.tenant_insert(tenant, row, now, &actor).await.unwrap();
+        first.push(key);
+    }
+    let tenant = TenantId::parse(TENANT).unwrap();
+    let (expired, row) = new(ScopeSet::WRITE);
+    let row = NewKey {
+        expires_at: Some(now - Duration::from_secs(1)),
+        ..row
+    };
+    store.key_insert(&tenant, row, now, &actor).await.unwrap();
+    let (revoked, row) = new(ScopeSet::WRITE);
+    store.key_insert(&tenant, row, now, &actor).await.unwrap();
+    store.key_revoke(revoked.id(), now, &actor).await.unwrap();
+    let (logs_only, row) = new(ScopeSet::EMPTY.with(Scope::LogsWrite));
+    store.key_insert(&tenant, row, now, &actor).await.unwrap();
+    let mut first = first.into_iter();
+    Keys {
+        valid: first.next().unwrap(),
+        other: first.next().unwrap(),
+        suspended: first.next().unwrap(),
+        revoked,
+        expired,
+        logs_only,
+        unknown: ApiKey::generate().unwrap(),
+    }
+}
+
+fn config(database: &str, upstream: SocketAddr, speaks: &str) -> String {
+    format!(
+        "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
+         [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '100ms'\n\
+         [limits]\nbody_max = '16MiB'\nbody_idle_max = '400ms'\n[runtime]\nworkers = 2\n\
+         [upstreams.grpc]\nurl = 'http://{upstream}'\nspeaks = '{speaks}'\nresponse_timeout = '800ms'\n\
+         [upstreams.http]\nurl = 'http://{upstream}'\nresponse_timeout = '800ms'\nkind = 'mimir'\n\
+         [upstreams.loki]\nurl = 'http://{upstream}'\nresponse_timeout = '800ms'\nkind = 'loki'\n\
+         [routes.otlp_grpc]\ntraces = 'grpc'\nmetrics = 'grpc'\nlogs = 'grpc'\nprofiles = 'grpc'\n\
+         [routes.otlp_http]\ntraces = 'http'\nmetrics = 'http'\nlogs = 'loki'\nprofiles = 'http'\n\
+         [routes.remote_write]\nmetrics = 'http'\n[routes.loki_push]\nlogs = 'loki'\n"
+    )
+}
+
+/// Sends bytes on a connection of their own, and reads until the edge closes it.
+pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
+    read.expect("the edge neither answered nor closed").ok();
+    answer
+}
+
+/// An answer over either version of HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: HeaderMap,
+    /// Whether it was one header block that ended the stream.
+    pub(crate) trailers_only: bool,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// The gRPC status, wherever it stands.
+    pub(crate) fn grpc_status(&self) -> Option<&str> {
+        let value = self
+            .headers
+            .get("grpc-status")
+            .or(self.trailers.get("grpc-status"));
+        value.map(|value| value.to_str().unwrap())
+    }
+}
+
+/// Reads one HTTP/1.1 answer; `None` if the connection ends before its end.
+pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+    read_pipelined(stream, &mut BytesMut::new()).await
+}
+
+/// As [`read_answer`]; what was read of the answers after it stays in `buffer`.
+pub(crate) async fn read_pipelined(
+    stream: &mut TcpStream,
+    buffer: &mut BytesMut,
+) -> Option<Answer> {
+    let reading = async {
+        loop {
+            let mut headers = [httparse::EMPTY_HEADER; 64];
+            let mut head = httparse::Response::new(&mut headers);
+            if let Ok(httparse::Status::Complete(end)) = head.parse(buffer) {
+                let status = head.code.unwrap();
+                let mut map = HeaderMap::new();
+                for header in head.headers.iter() {
+                    let name: http::HeaderName = header.name.parse().unwrap();
+                    map.append(name, header.value.try_into().unwrap());
+                }
+                let _ = buffer.split_to(end);
+                if status == 100 {
+                    continue;
+                }
+                let length = map
+                    .get("content-length")
+                    .map_or(0, |value| value.to_str().unwrap().parse().unwrap());
+                while buffer.len() < length {
+                    if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+                        return None;
+                    }
+                }
+                return Some(Answer {
+                    status,
+                    headers: map,
+                    body: buffer.split_to(length).freeze(),
+                    trailers: HeaderMap::new(),
+                    trailers_only: false,
+                });
+            }
+            if stream.read_buf(buffer).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading)
+        .await
+        .expect("no answer")
+}
+
+/// Sends one HTTP/1.1 request with a body of known length on a connection of its own.
+pub(crate) async fn post(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = head(path, headers, body.len());
+    stream
+        .write_all(&[head.as_bytes(), body].concat())
+        .await
+        .ok();
+    read_answer(&mut stream).await.expect("an answer")
+}
+
+/// The head of a POST with a body of `length` bytes.
+pub(crate) fn head(path: &str, headers: &[(&str, &str)], length: usize) -> String {
+    let headers: String = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    format!("POST {path} HTTP/1.1\r\nhost: edge\r\n{headers}content-length: {length}\r\n\r\n")
+}
+
+/// A connection over HTTP/2.
+pub(crate) async fn http2(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    send
+}
+
+/// A request head for HTTP/2.
+pub(crate) fn request2(path: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut builder = Request::post(format!("http://edge{path}"));
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(()).unwrap()
+}
+
+/// Sends one HTTP/2 request on a connection of its own, the body cut into `frames`.
+pub(crate) async fn post2(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    frames: &[&[u8]],
+) -> Answer {
+    let mut send = http2(address).await.ready().await.unwrap();
+    let (response, mut stream) = send
+        .send_request(request2(path, headers), frames.is_empty())
+        .unwrap();
+    for (n, frame) in frames.iter().enumerate() {
+        let last = n + 1 == frames.len();
+        // The edge may have answered and reset the stream by now; the answer tells.
+        let _ = stream.send_data(Bytes::copy_from_slice(frame), last);
+    }
+    let answering = collect2(response);
+    tokio::time::timeout(DEADLINE, answering)
+        .await
+        .expect("no answer")
+        .expect("an answer")
+}
+
+/// Reads an HTTP/2 answer to its end.
+pub(crate) async fn collect2(response: h2::client::ResponseFuture) -> Result<Answer, h2::Error> {
+    let (parts, mut body): (_, h2::RecvStream) = Response::into_parts(response.await?);
+    let trailers_only = body.is_end_stream();
+    let mut data = BytesMut::new();
+    while let Some(frame) = body.data().await {
+        let frame = frame?;
+        let _ = body.flow_control().release_capacity(frame.len());
+        data.extend_from_slice(&frame);
+    }
+    Ok(Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: data.freeze(),
+        trailers: body.trailers().await?.unwrap_or_default(),
+        trailers_only,
+    })
+}
+
+/// Polls until `state` gives something; the last state is in the failure text.
+pub(crate) async fn eventually<T>(
+    what: &str,
+    mut state: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        match state().await {
+            Ok(reached) => return reached,
+            Err(last) => assert!(tokio::time::Instant::now() < deadline, "{what}: {last}"),
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,131 @@
+//! Keys in memory: fetched once, followed when they change, and never guessed at.
+
+use std::sync::Arc;
+
+use model::{ApiKey, ScopeSet, TenantId};
+use store::{Actor, NewKey};
+use time::OffsetDateTime;
+
+use crate::harness::{TENANT, World, eventually, post};
+use crate::upstream::{Reply, Script};
+
+async fn status(world: &World, key: &ApiKey) -> u16 {
+    let headers = [
+        ("content-type", "application/x-protobuf"),
+        ("x-api-key", key.reveal()),
+    ];
+    post(world.api, "/v1/traces", &headers, b"x").await.status
+}
+
+async fn make_key(world: &World) -> ApiKey {
+    let key = ApiKey::generate().unwrap();
+    let row = NewKey {
+        key_id: key.id(),
+        digest: key.digest(),
+        name: String::new(),
+        scopes: ScopeSet::WRITE,
+        expires_at: None,
+    };
+    let (tenant, actor) = (TenantId::parse(TENANT).unwrap(), Actor::command("test"));
+    world
+        .store
+        .key_insert(&tenant, row, OffsetDateTime::now_utc(), &actor)
+        .await
+        .unwrap();
+    key
+}
+
+async fn becomes(world: &World, key: &ApiKey, wanted: u16) {
+    eventually("the key's new state", async || {
+        match status(world, key).await {
+            status if status == wanted => Ok(()),
+            status => Err(format!("status {status}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_is_asked_for_once_however_many_bring_it() {
+    let world = Arc::new(World::start(Script::Answer(Reply::new(200))).await);
+    let key = make_key(&world).await;
+    let before = world.metric("okmon_edge_key_fetches_total", "").await;
+    let senders = (0..50).map(|_| {
+        let (world, key) = (Arc::clone(&world), key.clone());
+        tokio::spawn(async move { status(&world, &key).await })
+    });
+    for sender in senders.collect::<Vec<_>>() {
+        assert_eq!(sender.await.unwrap(), 200);
+    }
+    let fetched = world.metric("okmon_edge_key_fetches_total", "").await - before;
+    assert!(
+        fetched <= 2.0,
+        "{fetched} questions; one, or two where the change feed came in between"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_key_is_remembered_and_works_once_it_is_made() {
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    let before = world.metric("okmon_edge_key_fetches_total", "").await;
+    for _ in 0..20 {
+        assert_eq!(status(&world, &world.keys.unknown).await, 401);
+    }
+    let fetched = world.metric("okmon_edge_key_fetches_total", "").await - before;
+    assert!(fetched <= 1.0, "{fetched} questions about one unknown key");
+    let row = NewKey {
+        key_id: world.keys.unknown.id(),
+        digest: world.keys.unknown.digest(),
+        name: String::new(),
+        scopes: ScopeSet::WRITE,
+        expires_at: None,
+    };
+    let (tenant, actor) = (TenantId::parse(TENANT).unwrap(), Actor::command("test"));
+    world
+        .store
+        .key_insert(&tenant, row, OffsetDateTime::now_utc(), &actor)
+        .await
+        .unwrap();
+    becomes(&world, &world.keys.unknown, 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_changed_by_hand_is_followed() {
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    assert_eq!(status(&world, &world.keys.valid).await, 200);
+    world
+        .by_hand("update tenants set status = 'suspended' where id = 'tenant-a'")
+        .await;
+    becomes(&world, &world.keys.valid, 503).await;
+    world
+        .by_hand("update tenants set status = 'active' where id = 'tenant-a'")
+        .await;
+    becomes(&world, &world.keys.valid, 200).await;
+    world
+        .by_hand("update api_keys set revoked_at = datetime('now') where tenant_id = 'tenant-a'")
+        .await;
+    becomes(&world, &world.keys.valid, 401).await;
+    assert_eq!(status(&world, &world.keys.other).await, 200);
+    world
+        .by_hand("delete from api_keys where tenant_id = 'tenant-b'")
+        .await;
+    becomes(&world, &world.keys.other, 401).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_broken_known_keys_work_and_unknown_ones_are_told_to_wait() {
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    world
+        .by_hand("alter table api_keys rename to elsewhere")
+        .await;
+    assert_eq!(status(&world, &world.keys.valid).await, 200);
+    assert_eq!(
+        status(&world, &world.keys.unknown).await,
+        503,
+        "never 401 when we do not know"
+    );
+    world
+        .by_hand("alter table elsewhere rename to api_keys")
+        .await;
+    becomes(&world, &world.keys.unknown, 401).await;
+}

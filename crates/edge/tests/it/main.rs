@@ -1,0 +1,20 @@
+//! The promises of the edge, through its sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::format_push_string,
+    clippy::format_collect,
+    reason = "a test fails by panicking, in the functions it is made of too, and reads better than it runs"
+)]
+
+mod credentials;
+mod framing;
+mod harness;
+mod keys;
+mod paths;
+mod reframe;
+mod refusals;
+mod streaming;
+mod tenant;
+mod upstream;
