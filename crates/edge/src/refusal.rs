@@ -239,3 +239,96 @@ impl Refusal {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::protocol::Dialect;
+
+    /// Every cause; a new one that is missing here is missing in the labels' count below.
+    fn all() -> Vec<Refusal> {
+        let limit = ByteSize(1 << 20);
+        vec![
+            Refusal::NoCredential,
+            Refusal::MalformedCredential,
+            Refusal::ConflictingCredentials,
+            Refusal::UnknownKey,
+            Refusal::ExpiredKey,
+            Refusal::RevokedKey,
+            Refusal::TenantSuspended { for_good: false },
+            Refusal::TenantSuspended { for_good: true },
+            Refusal::TenantMismatch,
+            Refusal::Scope {
+                needed: Scope::LogsWrite,
+            },
+            Refusal::TooLarge { limit },
+            Refusal::Draining,
+            Refusal::KeysUnavailable,
+            Refusal::UpstreamUnreachable,
+            Refusal::UpstreamDenied,
+            Refusal::UpstreamTimeout { by_client: false },
+            Refusal::UpstreamTimeout { by_client: true },
+            Refusal::BodyTimeout,
+            Refusal::BadFraming { problem: "x" },
+            Refusal::SecondMessage,
+            Refusal::MediaType { problem: "x" },
+            Refusal::HeadTooLarge { limit },
+            Refusal::NotFound { hint: "x" },
+            Refusal::Method,
+            Refusal::ClientGone,
+        ]
+    }
+
+    #[test]
+    fn every_label_is_in_the_list_that_metrics_start_from() {
+        let labels: BTreeSet<_> = all().iter().map(|refusal| refusal.row().label).collect();
+        assert_eq!(labels, Refusal::LABELS.into_iter().collect());
+    }
+
+    #[test]
+    fn every_refusal_is_written_in_every_dialect() {
+        for refusal in all() {
+            for dialect in [
+                Dialect::OtlpGrpc,
+                Dialect::OtlpProtobuf,
+                Dialect::OtlpJson,
+                Dialect::RemoteWrite,
+                Dialect::LokiPush,
+                Dialect::Plain,
+            ] {
+                let response = dialect.render(&refusal, 7);
+                let wait = response.headers().get("retry-after");
+                let wait = wait.map(|wait| wait.to_str().unwrap().parse::<u64>().unwrap());
+                assert!(
+                    wait.is_none_or(|wait| (1..=300).contains(&wait)),
+                    "{refusal:?}"
+                );
+                if dialect == Dialect::OtlpGrpc {
+                    assert_eq!(response.status(), 200);
+                    assert!(response.headers().contains_key("grpc-status"));
+                    assert!(response.body().is_end_stream(), "trailers only");
+                } else {
+                    assert_eq!(response.status(), refusal.status(dialect.protocol()));
+                    assert!(!response.body().is_end_stream(), "{refusal:?} says why");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_temporary_is_never_answered_so_that_data_is_dropped() {
+        for refusal in all()
+            .into_iter()
+            .filter(|refusal| refusal.row().retry == Retry::Soon)
+        {
+            let row = refusal.row();
+            // A body that stops coming is the client's own doing; everything else of this kind must be retried.
+            let kept = matches!(row.status, 502..=504 | 429) || refusal == Refusal::BodyTimeout;
+            assert!(kept && row.code == Code::Unavailable, "{refusal:?}");
+        }
+    }
+}

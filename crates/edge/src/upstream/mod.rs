@@ -3,6 +3,7 @@
 
 mod connect;
 mod http1;
+mod http1_head;
 mod http2;
 
 use std::rc::Rc;

@@ -68,8 +68,27 @@ impl World {
         Self::start_all(Upstream::start(Script::Hang).await, address, "grpc").await
     }
 
-    async fn start_all(upstream: Upstream, address: SocketAddr, speaks: &str) -> Self {
+    /// Every route leads to an upstream over TLS; `trusted` is whether its certificate is.
+    pub(crate) async fn start_tls(script: Script, trusted: bool) -> Self {
+        let (upstream, certificate) = Upstream::start_tls(script).await;
         let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        let (_, other) = Upstream::start_tls(Script::Hang).await;
+        std::fs::write(&file, if trusted { certificate } else { other }).unwrap();
+        let url = format!(
+            "https://localhost:{}'\nca_file = '{}",
+            upstream.address.port(),
+            file.display()
+        );
+        Self::start_at(upstream, &url, "grpc", directory).await
+    }
+
+    async fn start_all(upstream: Upstream, address: SocketAddr, speaks: &str) -> Self {
+        let url = format!("http://{address}");
+        Self::start_at(upstream, &url, speaks, tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_at(upstream: Upstream, url: &str, speaks: &str, directory: TempDir) -> Self {
         let database = format!("sqlite://{}", directory.path().join("okmon.db").display());
         let store = Store::connect(&database.parse().unwrap(), 4).await.unwrap();
         store.migrate().await.unwrap();
@@ -79,7 +98,7 @@ impl World {
             .execute(&sql)
             .await
             .unwrap();
-        let config = config(&database, address, speaks);
+        let config = config(&database, url, speaks);
         let edge = edge::start(edge::Config::parse("test", &config).unwrap())
             .await
             .unwrap();
@@ -168,14 +187,14 @@ async fn seed(store: &Store) -> Keys {
     }
 }
 
-fn config(database: &str, upstream: SocketAddr, speaks: &str) -> String {
+fn config(database: &str, upstream: &str, speaks: &str) -> String {
     format!(
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
          [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '100ms'\n\
          [limits]\nbody_max = '16MiB'\nbody_idle_max = '400ms'\n[runtime]\nworkers = 2\n\
-         [upstreams.grpc]\nurl = 'http://{upstream}'\nspeaks = '{speaks}'\nresponse_timeout = '800ms'\n\
-         [upstreams.http]\nurl = 'http://{upstream}'\nresponse_timeout = '800ms'\nkind = 'mimir'\n\
-         [upstreams.loki]\nurl = 'http://{upstream}'\nresponse_timeout = '800ms'\nkind = 'loki'\n\
+         [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nresponse_timeout = '800ms'\n\
+         [upstreams.http]\nurl = '{upstream}'\nresponse_timeout = '800ms'\nkind = 'mimir'\n\
+         [upstreams.loki]\nurl = '{upstream}'\nresponse_timeout = '800ms'\nkind = 'loki'\n\
          [routes.otlp_grpc]\ntraces = 'grpc'\nmetrics = 'grpc'\nlogs = 'grpc'\nprofiles = 'grpc'\n\
          [routes.otlp_http]\ntraces = 'http'\nmetrics = 'http'\nlogs = 'loki'\nprofiles = 'http'\n\
          [routes.remote_write]\nmetrics = 'http'\n[routes.loki_push]\nlogs = 'loki'\n"

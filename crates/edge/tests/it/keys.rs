@@ -17,8 +17,8 @@ async fn status(world: &World, key: &ApiKey) -> u16 {
     post(world.api, "/v1/traces", &headers, b"x").await.status
 }
 
-async fn make_key(world: &World) -> ApiKey {
-    let key = ApiKey::generate().unwrap();
+/// Gives the first tenant `key`.
+async fn make_key(world: &World, key: &ApiKey) {
     let row = NewKey {
         key_id: key.id(),
         digest: key.digest(),
@@ -27,12 +27,12 @@ async fn make_key(world: &World) -> ApiKey {
         expires_at: None,
     };
     let (tenant, actor) = (TenantId::parse(TENANT).unwrap(), Actor::command("test"));
+    let now = OffsetDateTime::now_utc();
     world
         .store
-        .key_insert(&tenant, row, OffsetDateTime::now_utc(), &actor)
+        .key_insert(&tenant, row, now, &actor)
         .await
         .unwrap();
-    key
 }
 
 async fn becomes(world: &World, key: &ApiKey, wanted: u16) {
@@ -48,7 +48,8 @@ async fn becomes(world: &World, key: &ApiKey, wanted: u16) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_is_asked_for_once_however_many_bring_it() {
     let world = Arc::new(World::start(Script::Answer(Reply::new(200))).await);
-    let key = make_key(&world).await;
+    let key = ApiKey::generate().unwrap();
+    make_key(&world, &key).await;
     let before = world.metric("okmon_edge_key_fetches_total", "").await;
     let senders = (0..50).map(|_| {
         let (world, key) = (Arc::clone(&world), key.clone());
@@ -73,19 +74,7 @@ async fn an_unknown_key_is_remembered_and_works_once_it_is_made() {
     }
     let fetched = world.metric("okmon_edge_key_fetches_total", "").await - before;
     assert!(fetched <= 1.0, "{fetched} questions about one unknown key");
-    let row = NewKey {
-        key_id: world.keys.unknown.id(),
-        digest: world.keys.unknown.digest(),
-        name: String::new(),
-        scopes: ScopeSet::WRITE,
-        expires_at: None,
-    };
-    let (tenant, actor) = (TenantId::parse(TENANT).unwrap(), Actor::command("test"));
-    world
-        .store
-        .key_insert(&tenant, row, OffsetDateTime::now_utc(), &actor)
-        .await
-        .unwrap();
+    make_key(&world, &world.keys.unknown).await;
     becomes(&world, &world.keys.unknown, 200).await;
 }
 

@@ -17,4 +17,5 @@ mod reframe;
 mod refusals;
 mod streaming;
 mod tenant;
+mod tls;
 mod upstream;

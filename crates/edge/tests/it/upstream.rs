@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 /// What a backend does with each request.
 #[derive(Clone)]
@@ -131,6 +131,44 @@ impl Upstream {
         Self { address, state }
     }
 
+    /// As [`Upstream::start`], over TLS for `localhost`; also its certificate, as PEM.
+    pub(crate) async fn start_tls(script: Script) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            script: Mutex::new(script),
+            seen: Mutex::default(),
+        });
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        serve_http2(stream, state).await;
+                    } else {
+                        serve_http1(stream, state).await;
+                    }
+                });
+            }
+        });
+        (Self { address, state }, made.cert.pem())
+    }
+
     /// What it does from now on.
     pub(crate) fn does(&self, script: Script) {
         *self.state.script.lock().unwrap() = script;
@@ -142,7 +180,12 @@ impl Upstream {
     }
 }
 
-async fn serve_http1(mut stream: TcpStream, state: Arc<State>) {
+/// A connection, plain or TLS.
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for T {}
+
+async fn serve_http1(mut stream: impl Socket, state: Arc<State>) {
     let mut buffer = Vec::new();
     while let Some((mut seen, chunked, length)) = read_head(&mut stream, &mut buffer).await {
         let script = state.script.lock().unwrap().clone();
@@ -206,7 +249,7 @@ fn http1_answer(reply: &Reply) -> Vec<u8> {
 }
 
 /// Reads a head; what else was read stays in `buffer`.
-async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Seen, bool, usize)> {
+async fn read_head(stream: &mut impl Socket, buffer: &mut Vec<u8>) -> Option<(Seen, bool, usize)> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             break end;
@@ -239,7 +282,7 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(Seen
 
 /// Reads a body; false if it did not come to its end.
 async fn read_body(
-    stream: &mut TcpStream,
+    stream: &mut impl Socket,
     buffer: &mut Vec<u8>,
     chunked: bool,
     length: usize,
@@ -272,7 +315,7 @@ async fn read_body(
     }
 }
 
-async fn serve_http2(stream: TcpStream, state: Arc<State>) {
+async fn serve_http2(stream: impl Socket, state: Arc<State>) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
