@@ -20,6 +20,8 @@ pub(crate) struct Running {
     pub(crate) runtime: Runtime,
     pub(crate) sink: Sink,
     agent: ureq::Agent,
+    /// Keeps no connection: the sink closes one whose body it refused unread, perhaps just as the next request goes out.
+    posting: ureq::Agent,
     stop: DropGuard,
     serving: JoinHandle<io::Result<()>>,
 }
@@ -42,15 +44,15 @@ pub(crate) fn start() -> Running {
     let base = format!("http://{}", listener.local_addr().unwrap());
     let (sink, stop) = (Sink::new(), CancellationToken::new());
     let serving = runtime.spawn(sink.clone().serve(listener, stop.clone()));
-    let agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .build()
-        .into();
+    let config = || ureq::Agent::config_builder().http_status_as_error(false);
+    let agent = config().build().into();
+    let posting = config().max_idle_connections(0).build().into();
     Running {
         base,
         runtime,
         sink,
         agent,
+        posting,
         stop: stop.drop_guard(),
         serving,
     }
@@ -65,7 +67,7 @@ impl Running {
 
     /// Sends `body` with `headers` only.
     pub(crate) fn post_bare(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut request = self.agent.post(format!("{}{path}", self.base));
+        let mut request = self.posting.post(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
