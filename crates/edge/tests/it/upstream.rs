@@ -1,7 +1,6 @@
 //! A backend that does as it is told and remembers what it saw. HTTP/1.1 is spoken byte by byte, so that it can misbehave;
 //! HTTP/2 is spoken by `h2`.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -265,18 +264,14 @@ async fn read_head(stream: &mut impl Socket, buffer: &mut Vec<u8>) -> Option<(Se
         .map(|line| line.split_once(": ").unwrap())
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
-    let find: HashMap<_, _> = headers.iter().cloned().collect();
-    let chunked = find
-        .get("transfer-encoding")
-        .is_some_and(|coding| coding == "chunked");
-    let length = find
-        .get("content-length")
-        .map_or(0, |length| length.parse().unwrap());
     let seen = Seen {
         path,
         headers,
         ..Seen::default()
     };
+    let chunked = seen.all("transfer-encoding") == ["chunked"];
+    let length = seen.all("content-length").first().map(|n| n.parse());
+    let length = length.map_or(0, |length| length.unwrap());
     Some((seen, chunked, length))
 }
 
