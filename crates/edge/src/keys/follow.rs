@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use super::{Chain, Held, Keyring};
 
-/// Places of the feed that are read again: a transaction may commit after one that got a later place.
+/// Places of the feed that are read again: a transaction may commit after one that got a later place, and after the keys
+/// were loaded.
 const OVERLAP: i64 = 256;
 /// Changes read at once.
 const CHANGES: u32 = 10_000;
@@ -84,8 +85,7 @@ pub(crate) async fn follow(keyring: Arc<Keyring>, mut seq: i64, stop: Cancellati
         match keyring.store.changes_since(seq - OVERLAP, CHANGES).await {
             Ok(changes) => {
                 for change in changes {
-                    // Places before the start belong to changes that the load has read.
-                    if change.seq > seq - OVERLAP && seen.insert(change.seq) {
+                    if seen.insert(change.seq) {
                         apply(&keyring, change.changed).await;
                     }
                     seq = seq.max(change.seq);
