@@ -305,11 +305,14 @@ impl Exchange {
         cx: &mut Context<'_>,
     ) -> Poll<Result<http::Response<RecvStream>, UpstreamError>> {
         let upload = self.poll_upload(cx);
-        if let Poll::Ready(answer) = Pin::new(response).poll(cx) {
-            return Poll::Ready(answer.map_err(UpstreamError::unreachable));
-        }
-        if let Poll::Ready(Err(error)) = upload {
-            return Poll::Ready(Err(error));
+        match (Pin::new(response).poll(cx), upload) {
+            (Poll::Ready(Ok(answer)), _) => return Poll::Ready(Ok(answer)),
+            // A body that failed has reset the stream, which the response then tells too: the cause goes first.
+            (_, Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
+            (Poll::Ready(Err(error)), _) => {
+                return Poll::Ready(Err(UpstreamError::unreachable(error)));
+            }
+            (Poll::Pending, _) => {}
         }
         self.poll_patience(cx).map(Err)
     }
