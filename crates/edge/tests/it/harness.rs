@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::upstream::{Script, Upstream};
+use crate::upstream::{Script, Seen, Upstream};
 
 /// Nothing in these tests should take longer.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -121,20 +121,30 @@ impl World {
         sqlx::query(statement).execute(&self.sql).await.unwrap();
     }
 
+    /// What `/metrics` says.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        String::from_utf8(raw(self.ops, request).await).unwrap()
+    }
+
     /// The value of a metric, summed over the series whose labels contain `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
-        let answer = raw(
-            self.ops,
-            b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
-        )
-        .await;
-        let text = String::from_utf8(answer).unwrap();
+        let text = self.metrics().await;
         let lines = text
             .lines()
             .filter(|line| line.starts_with(name) && line.contains(labels));
         lines
             .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
             .sum()
+    }
+
+    /// A request that the upstream has seen the end of, the proper one or not.
+    pub(crate) async fn seen_soon(&self) -> Seen {
+        eventually("a request at the upstream", async || {
+            let seen = self.upstream.take_seen().pop();
+            seen.ok_or_else(|| "none".to_owned())
+        })
+        .await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::harness::{
     Answer, World, collect2, eventually, head, http2, post, post2, read_answer, request2,
 };
-use crate::upstream::{Reply, Script, Seen};
+use crate::upstream::{Reply, Script};
 
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const MEDIA: (&str, &str) = ("content-type", "application/x-protobuf");
@@ -31,17 +31,6 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length)
         .map(|n| u8::try_from((n / 7 + n * 31) % 251).unwrap())
         .collect()
-}
-
-async fn seen_soon(world: &World) -> Seen {
-    eventually("a request at the upstream", async || {
-        world
-            .upstream
-            .take_seen()
-            .pop()
-            .ok_or_else(|| "none".to_owned())
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,7 +332,7 @@ async fn a_body_that_stops_coming_is_given_up() {
         .unwrap();
     stream.write_all(b"half").await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 408);
-    assert!(!seen_soon(&world).await.whole);
+    assert!(!world.seen_soon().await.whole);
 
     let mut send = http2(world.api).await.ready().await.unwrap();
     let (response, mut stream) = send
@@ -353,7 +342,7 @@ async fn a_body_that_stops_coming_is_given_up() {
         .send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false)
         .unwrap();
     assert_eq!(collect2(response).await.unwrap().grpc_status(), Some("14"));
-    assert!(!seen_soon(&world).await.whole);
+    assert!(!world.seen_soon().await.whole);
 }
 
 /// Waits until so many requests were booked as abandoned.
@@ -401,7 +390,7 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
         .await
         .unwrap();
     stream.write_all(b"x").await.unwrap();
-    seen_soon(&world).await;
+    world.seen_soon().await;
     drop(stream);
     abandoned(&world, 3.0).await;
     assert!(
