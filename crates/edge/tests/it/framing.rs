@@ -1,6 +1,6 @@
 //! Requests that two servers could read as two different ones are refused, and so are calls that break gRPC's framing.
 
-use crate::harness::{BODY_MAX, World, post, post2, raw};
+use crate::harness::{BODY_MAX, Setup, World, post, post2, raw};
 use crate::upstream::{Reply, Script};
 
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -77,7 +77,11 @@ async fn grpc_over_http_1_is_told_what_it_needs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_breaks_its_framing_never_ends_properly_upstream() {
     // Only a re-framed call is looked into; towards gRPC the frames pass and the upstream judges.
-    let world = World::start_with(Script::Answer(Reply::new(200)), "http1").await;
+    let world = World::start_with(
+        Script::Answer(Reply::new(200)),
+        Setup::PATIENT.speaking("http1"),
+    )
+    .await;
     let key = ("x-api-key", world.keys.valid.reveal());
     let too_long = u32::try_from(BODY_MAX + 1).unwrap().to_be_bytes();
     let too_long = [&[0][..], &too_long].concat();

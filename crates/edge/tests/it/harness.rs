@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::upstream::{Script, Seen, Upstream};
 
 /// Nothing in these tests should take longer.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Keys in every state a key can be in.
 pub(crate) struct Keys {
@@ -50,22 +50,55 @@ pub(crate) struct World {
     _directory: TempDir,
 }
 
+/// How a world differs from the usual one.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    /// How the upstream of OTLP/gRPC is spoken to.
+    pub(crate) speaks: &'static str,
+    /// What that upstream is.
+    pub(crate) kind: &'static str,
+    pub(crate) body_idle_max: &'static str,
+    pub(crate) response_timeout: &'static str,
+}
+
+impl Setup {
+    /// Waits longer than a test does, on a machine however busy.
+    pub(crate) const PATIENT: Self = Self {
+        speaks: "grpc",
+        kind: "collector",
+        body_idle_max: "1m",
+        response_timeout: "1m",
+    };
+
+    /// For tests of waiting that ends.
+    pub(crate) const IMPATIENT: Self = Self {
+        body_idle_max: "400ms",
+        response_timeout: "800ms",
+        ..Self::PATIENT
+    };
+
+    pub(crate) const fn speaking(self, speaks: &'static str) -> Self {
+        Self { speaks, ..self }
+    }
+}
+
 impl World {
     /// Every route leads to an upstream that does `script`: gRPC routes to one that speaks gRPC.
     pub(crate) async fn start(script: Script) -> Self {
-        Self::start_with(script, "grpc").await
+        Self::start_with(script, Setup::PATIENT).await
     }
 
-    /// `speaks` is how the upstream of OTLP/gRPC is spoken to.
-    pub(crate) async fn start_with(script: Script, speaks: &str) -> Self {
+    pub(crate) async fn start_with(script: Script, setup: Setup) -> Self {
         let upstream = Upstream::start(script).await;
-        let address = upstream.address;
-        Self::start_all(upstream, address, speaks).await
+        let url = format!("http://{}", upstream.address);
+        Self::start_at(upstream, &url, setup, tempfile::tempdir().unwrap()).await
     }
 
     /// Every route leads to `address`.
-    pub(crate) async fn start_against(address: SocketAddr) -> Self {
-        Self::start_all(Upstream::start(Script::Hang).await, address, "grpc").await
+    pub(crate) async fn start_against(address: SocketAddr, setup: Setup) -> Self {
+        let upstream = Upstream::start(Script::Hang).await;
+        let url = format!("http://{address}");
+        Self::start_at(upstream, &url, setup, tempfile::tempdir().unwrap()).await
     }
 
     /// Every route leads to an upstream over TLS; `trusted` is whether its certificate is.
@@ -80,15 +113,10 @@ impl World {
             upstream.address.port(),
             file.display()
         );
-        Self::start_at(upstream, &url, "grpc", directory).await
+        Self::start_at(upstream, &url, Setup::PATIENT, directory).await
     }
 
-    async fn start_all(upstream: Upstream, address: SocketAddr, speaks: &str) -> Self {
-        let url = format!("http://{address}");
-        Self::start_at(upstream, &url, speaks, tempfile::tempdir().unwrap()).await
-    }
-
-    async fn start_at(upstream: Upstream, url: &str, speaks: &str, directory: TempDir) -> Self {
+    async fn start_at(upstream: Upstream, url: &str, setup: Setup, directory: TempDir) -> Self {
         let database = format!("sqlite://{}", directory.path().join("okmon.db").display());
         let store = Store::connect(&database.parse().unwrap(), 4).await.unwrap();
         store.migrate().await.unwrap();
@@ -98,7 +126,7 @@ impl World {
             .execute(&sql)
             .await
             .unwrap();
-        let config = config(&database, url, speaks);
+        let config = config(&database, url, setup);
         let edge = edge::start(edge::Config::parse("test", &config).unwrap())
             .await
             .unwrap();
@@ -197,14 +225,20 @@ async fn seed(store: &Store) -> Keys {
     }
 }
 
-fn config(database: &str, upstream: &str, speaks: &str) -> String {
+fn config(database: &str, upstream: &str, setup: Setup) -> String {
+    let Setup {
+        speaks,
+        kind,
+        body_idle_max,
+        response_timeout,
+    } = setup;
     format!(
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
          [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '100ms'\n\
-         [limits]\nbody_max = '16MiB'\nbody_idle_max = '400ms'\n[runtime]\nworkers = 2\n\
-         [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nresponse_timeout = '800ms'\n\
-         [upstreams.http]\nurl = '{upstream}'\nresponse_timeout = '800ms'\nkind = 'mimir'\n\
-         [upstreams.loki]\nurl = '{upstream}'\nresponse_timeout = '800ms'\nkind = 'loki'\n\
+         [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n\
+         [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\
+         [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nresponse_timeout = '{response_timeout}'\n\
+         [upstreams.loki]\nurl = '{upstream}'\nkind = 'loki'\nresponse_timeout = '{response_timeout}'\n\
          [routes.otlp_grpc]\ntraces = 'grpc'\nmetrics = 'grpc'\nlogs = 'grpc'\nprofiles = 'grpc'\n\
          [routes.otlp_http]\ntraces = 'http'\nmetrics = 'http'\nlogs = 'loki'\nprofiles = 'http'\n\
          [routes.remote_write]\nmetrics = 'http'\n[routes.loki_push]\nlogs = 'loki'\n"

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, in the functions it is made of too, and reads better than it runs"
 )]
 
+mod answers;
 mod any_headers;
 mod credentials;
 mod framing;

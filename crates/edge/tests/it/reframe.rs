@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wire::rpc::Status;
 
-use crate::harness::{Answer, TENANT, World, post2};
+use crate::harness::{Answer, Setup, TENANT, World, post2};
 use crate::upstream::{Reply, Script};
 
 const METHOD: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -25,7 +25,11 @@ async fn call(world: &World, extra: &[(&str, &str)], frames: &[&[u8]]) -> Answer
 #[tokio::test(flavor = "multi_thread")]
 async fn the_message_is_posted_as_it_came() {
     for speaks in ["http1", "http2"] {
-        let world = World::start_with(Script::Answer(Reply::new(200)), speaks).await;
+        let world = World::start_with(
+            Script::Answer(Reply::new(200)),
+            Setup::PATIENT.speaking(speaks),
+        )
+        .await;
         // Cut at odd places: frames of HTTP/2 have nothing to do with messages.
         let frames: [&[u8]; 5] = [&[0, 0], &[0, 0], &[5], b"he", b"llo"];
         let answer = call(&world, &[("user-agent", "sdk/1")], &frames).await;
@@ -85,7 +89,7 @@ async fn the_message_is_posted_as_it_came() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn success_keeps_partial_success_and_nothing_else() {
-    let world = World::start_with(Script::Hang, "http1").await;
+    let world = World::start_with(Script::Hang, Setup::PATIENT.speaking("http1")).await;
     let partial = Bytes::from_static(b"\x0a\x04\x08\x03\x12\x00");
     let protobuf = Reply::new(200)
         .header("content-type", "application/x-protobuf")
@@ -123,7 +127,7 @@ async fn success_keeps_partial_success_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_keeps_its_words_and_gets_the_code_that_senders_act_on() {
-    let world = World::start_with(Script::Hang, "http1").await;
+    let world = World::start_with(Script::Hang, Setup::PATIENT.speaking("http1")).await;
     let told = Status::new(0, "per-user rate limit").to_protobuf();
     for (status, code, retry) in [
         (400, "3", false),
@@ -178,7 +182,7 @@ async fn an_error_keeps_its_words_and_gets_the_code_that_senders_act_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_clients_own_deadline_ends_the_call() {
-    let world = World::start_with(Script::Hang, "http1").await;
+    let world = World::start_with(Script::Hang, Setup::IMPATIENT.speaking("http1")).await;
     let answer = call(&world, &[("grpc-timeout", "100m")], &[&[0, 0, 0, 0, 1, 9]]).await;
     assert_eq!(answer.grpc_status(), Some("4"));
     let answer = call(&world, &[], &[&[0, 0, 0, 0, 1, 9]]).await;

@@ -1,24 +1,25 @@
-//! Bodies pass as they come, in both directions, and whatever breaks is told to the sender and never hidden from the upstream.
+//! Bodies pass as they come, no faster than they are read, and one that breaks off is never hidden from the upstream.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::future::poll_fn;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::{
-    Answer, World, collect2, eventually, head, http2, post, post2, read_answer, request2,
+    Setup, World, collect2, eventually, head, http2, post, post2, raw, read_answer, request2,
 };
 use crate::upstream::{Reply, Script};
 
-const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+pub(crate) const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const MEDIA: (&str, &str) = ("content-type", "application/x-protobuf");
 
-fn headers(world: &World) -> [(&str, &str); 2] {
+pub(crate) fn headers(world: &World) -> [(&str, &str); 2] {
     [MEDIA, ("x-api-key", world.keys.valid.reveal())]
 }
 
-fn grpc_headers(world: &World) -> [(&str, &str); 3] {
+pub(crate) fn grpc_headers(world: &World) -> [(&str, &str); 3] {
     [
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -26,11 +27,14 @@ fn grpc_headers(world: &World) -> [(&str, &str); 3] {
     ]
 }
 
-/// Bytes that differ from place to place.
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|n| u8::try_from((n / 7 + n * 31) % 251).unwrap())
-        .collect()
+/// Bytes of which every stretch of some length is another one's; quickly made.
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
+    let block: Vec<_> = (0..10_007_u32)
+        .flat_map(|n| (n * n).to_be_bytes())
+        .collect();
+    let mut bytes = block.repeat(length / block.len() + 1);
+    bytes.truncate(length);
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,245 +90,22 @@ async fn bodies_of_any_size_arrive_as_they_were_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn grpc_frames_and_trailers_pass_unchanged() {
-    let reply = Reply {
-        trailers: vec![
-            ("grpc-status", "8"),
-            ("grpc-message", "slow%20down"),
-            ("grpc-status-details-bin", "CAgSCXNsb3cgZG93bg"),
-        ],
-        ..Reply::grpc()
-    };
-    let world = World::start(Script::Answer(reply.clone())).await;
-    let message = bytes(100_000);
-    let frames: Vec<_> = message.chunks(999).collect();
-    let extra = [("grpc-encoding", "gzip"), ("grpc-timeout", "5S")];
-    let headers = [&grpc_headers(&world)[..], &extra].concat();
-    let answer = post2(world.api, METHOD, &headers, &frames).await;
-    assert_eq!((answer.status, &answer.body[..]), (200, &[0; 5][..]));
-    for (name, value) in reply.trailers {
-        assert_eq!(answer.trailers.get(name).unwrap(), value);
-    }
-    let seen = world.upstream.take_seen().remove(0);
-    assert!(seen.whole && seen.body == message);
-    assert_eq!(
-        (seen.all("grpc-encoding"), seen.all("grpc-timeout")),
-        (vec!["gzip"], vec!["5S"])
-    );
-
-    let refused = Reply::new(200)
-        .header("content-type", "application/grpc")
-        .header("grpc-status", "8");
-    world.upstream.does(Script::Answer(refused));
-    let answer = post2(world.api, METHOD, &headers, &frames).await;
-    assert!(
-        answer.trailers_only && answer.grpc_status() == Some("8"),
-        "{answer:?}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_upstream_says_arrives_unchanged() {
-    let world = World::start(Script::Hang).await;
-    let written = "x-prometheus-remote-write-samples-written";
-    for status in [
-        200, 202, 204, 260, 400, 413, 422, 429, 500, 501, 502, 503, 529,
-    ] {
-        let body = if status == 204 {
-            ""
-        } else {
-            "the backend's own words"
-        };
-        let reply = Reply::new(status)
-            .header("retry-after", "37")
-            .header(written, "12")
-            .header("content-type", "text/plain")
-            .header("server", "secret/1.0")
-            .header("via", "secret")
-            .header("server-timing", "artificial_delay;dur=1")
-            .header("connection", "x-internal")
-            .header("x-internal", "1")
-            .body(body);
-        world.upstream.does(Script::Answer(reply));
-        let answer = post(world.api, "/api/v1/push", &headers(&world), b"x").await;
-        assert_eq!((answer.status, &answer.body[..]), (status, body.as_bytes()));
-        assert_eq!(
-            (answer.header("retry-after"), answer.header(written)),
-            (Some("37"), Some("12"))
-        );
-        for hidden in ["server", "via", "server-timing", "x-internal"] {
-            assert_eq!(answer.header(hidden), None, "{hidden}");
-        }
-    }
-    for status in [401, 403] {
-        world.upstream.does(Script::Answer(Reply::new(status)));
-        let answer = post(world.api, "/api/v1/push", &headers(&world), b"x").await;
-        assert_eq!(
-            answer.status, 503,
-            "our own credential failed, not the customer's"
-        );
-    }
-    assert!(world.metric("okmon_edge_upstream_denied_total", "").await >= 2.0);
-}
-
-/// What a sender is told when there is no answer to pass on.
-fn temporary(answer: &Answer, http: u16) {
-    if let Some(code) = answer.grpc_status() {
-        assert_eq!(code, "14", "{answer:?}");
-        assert!(
-            answer.header("google.rpc.retryinfo-bin").is_some(),
-            "{answer:?}"
-        );
-    } else {
-        assert_eq!(answer.status, http, "{answer:?}");
-        let wait: u64 = answer
-            .header("retry-after")
-            .expect("a hint")
-            .parse()
-            .unwrap();
-        assert!((1..=4).contains(&wait));
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_fails_makes_the_sender_keep_its_data() {
-    let world = World::start(Script::Die).await;
-    for (script, status) in [
-        (Script::Die, 503),
-        (Script::Hang, 504),
-        (Script::Stall, 504),
-    ] {
-        world.upstream.does(script);
-        temporary(
-            &post(world.api, "/v1/traces", &headers(&world), b"x").await,
-            status,
-        );
-        temporary(
-            &post2(world.api, "/v1/traces", &headers(&world), &[b"x"]).await,
-            status,
-        );
-        temporary(
-            &post2(world.api, METHOD, &grpc_headers(&world), &[&[0; 5]]).await,
-            status,
-        );
-    }
-    world.upstream.does(Script::Answer(Reply::new(200)));
-    assert_eq!(
-        post(world.api, "/v1/traces", &headers(&world), b"x")
-            .await
-            .status,
-        200,
-        "the next request works"
-    );
-
-    // A port that nobody listens on.
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let world = World::start_against(nobody).await;
-    temporary(
-        &post(world.api, "/v1/traces", &headers(&world), b"x").await,
-        503,
-    );
-    temporary(
-        &post2(world.api, METHOD, &grpc_headers(&world), &[&[0; 5]]).await,
-        503,
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
-    let world = World::start(Script::DieMidAnswer).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
-    stream
-        .write_all(head("/v1/traces", &headers(&world), 1).as_bytes())
-        .await
-        .unwrap();
-    stream.write_all(b"x").await.unwrap();
-    assert!(
-        read_answer(&mut stream).await.is_none(),
-        "HTTP/1.1: the connection breaks before the end"
-    );
-    let mut send = http2(world.api).await.ready().await.unwrap();
-    let (response, mut stream) = send
-        .send_request(request2("/v1/traces", &headers(&world)), false)
-        .unwrap();
-    stream.send_data(Bytes::from_static(b"x"), true).unwrap();
-    assert!(
-        collect2(response).await.is_err(),
-        "HTTP/2: the stream is reset"
-    );
-    let answer = post2(world.api, METHOD, &grpc_headers(&world), &[&[0; 5]]).await;
-    assert_eq!(
-        answer.trailers.get("grpc-status").unwrap(),
-        "14",
-        "gRPC: the trailers say so"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_early_answer_is_the_answer() {
-    let world = Arc::new(World::start(Script::Hang).await);
-    let body = bytes(1 << 20);
-    for script in [
-        Script::AnswerEarly(Reply::new(200)),
-        Script::AnswerAndClose(
-            Reply::new(413)
-                .header("connection", "close")
-                .body("too much"),
-        ),
-    ] {
-        let status = if matches!(script, Script::AnswerEarly(_)) {
-            200
-        } else {
-            413
-        };
-        world.upstream.does(script);
-        let senders = (0..100).map(|n| {
-            let (world, body) = (Arc::clone(&world), body.clone());
-            tokio::spawn(async move {
-                if n % 2 == 0 {
-                    post(world.api, "/v1/traces", &headers(&world), &body[..32 << 10])
-                        .await
-                        .status
-                } else {
-                    let frames: Vec<_> = body.chunks(16_384).collect();
-                    post2(world.api, "/v1/traces", &headers(&world), &frames)
-                        .await
-                        .status
-                }
-            })
-        });
-        for sender in senders.collect::<Vec<_>>() {
-            assert_eq!(sender.await.unwrap(), status);
-        }
-    }
-    for reply in [
-        Reply::grpc(),
-        Reply::new(200)
-            .header("content-type", "application/grpc")
-            .header("grpc-status", "8"),
-    ] {
-        let code = if reply.trailers.is_empty() { "8" } else { "0" };
-        world.upstream.does(Script::AnswerEarly(reply));
-        let senders = (0..100).map(|_| {
-            let (world, body) = (Arc::clone(&world), body.clone());
-            tokio::spawn(async move {
-                let frames: Vec<_> = body.chunks(16_384).collect();
-                post2(world.api, METHOD, &grpc_headers(&world), &frames).await
-            })
-        });
-        for sender in senders.collect::<Vec<_>>() {
-            assert_eq!(sender.await.unwrap().grpc_status(), Some(code));
-        }
+async fn grpc_frames_cut_anywhere_arrive_as_they_were_sent() {
+    let world = World::start(Script::Answer(Reply::grpc())).await;
+    for (length, frame) in [(0, 1), (1, 2), (300, 3), (100_000, 999), (8 << 20, 12_345)] {
+        let prefix = u32::try_from(length).unwrap().to_be_bytes();
+        let message = [&[0][..], &prefix, &bytes(length)].concat();
+        let frames: Vec<_> = message.chunks(frame).collect();
+        let answer = post2(world.api, METHOD, &grpc_headers(&world), &frames).await;
+        assert_eq!(answer.grpc_status(), Some("0"), "{length}: {answer:?}");
+        let seen = world.upstream.take_seen().remove(0);
+        assert!(seen.whole && seen.body == message, "{length} bytes");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_coming_is_given_up() {
-    let world = World::start(Script::Answer(Reply::new(200))).await;
+    let world = World::start_with(Script::Answer(Reply::new(200)), Setup::IMPATIENT).await;
     let mut stream = TcpStream::connect(world.api).await.unwrap();
     stream
         .write_all(head("/v1/traces", &headers(&world), 100).as_bytes())
@@ -343,6 +124,23 @@ async fn a_body_that_stops_coming_is_given_up() {
         .unwrap();
     assert_eq!(collect2(response).await.unwrap().grpc_status(), Some("14"));
     assert!(!world.seen_soon().await.whole);
+    let cause = "cause=\"body_timeout\"";
+    let counted = world.metric("okmon_edge_refusals_total", cause).await;
+    assert!(
+        (counted - 2.0).abs() < 0.5,
+        "{counted} were said to be the client's doing"
+    );
+}
+
+/// Waits until so many requests have begun to arrive upstream.
+async fn arriving(world: &World, wanted: usize) {
+    eventually("requests at the upstream", async || {
+        let heads = world.upstream.heads();
+        (heads >= wanted)
+            .then_some(())
+            .ok_or_else(|| heads.to_string())
+    })
+    .await;
 }
 
 /// Waits until so many requests were booked as abandoned.
@@ -366,8 +164,10 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
         .await
         .unwrap();
     stream.write_all(b"half").await.unwrap();
+    arriving(&world, 1).await;
     drop(stream);
     abandoned(&world, 1.0).await;
+    assert!(!world.seen_soon().await.whole);
 
     let mut send = http2(world.api).await.ready().await.unwrap();
     let (response, mut stream) = send
@@ -376,11 +176,11 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
     stream
         .send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false)
         .unwrap();
+    arriving(&world, 2).await;
     stream.send_reset(h2::Reason::CANCEL);
     drop(response);
     abandoned(&world, 2.0).await;
-    let seen = world.upstream.take_seen();
-    assert!(seen.iter().all(|seen| !seen.whole), "{seen:?}");
+    assert!(!world.seen_soon().await.whole);
 
     // While it waits for the answer.
     world.upstream.does(Script::Hang);
@@ -403,31 +203,64 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_upstream_slows_the_client_instead_of_filling_memory() {
-    let world = World::start(Script::Stall).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
-    stream
-        .write_all(head("/v1/traces", &headers(&world), 16 << 20).as_bytes())
-        .await
-        .unwrap();
-    let chunk = bytes(64 << 10);
-    let mut written = 0;
-    // The edge gives up after the upstream's time limit, and what it took until then is the measure.
-    while written < 16 << 20 {
-        match stream.write(&chunk).await {
-            Ok(n) => written += n,
-            Err(_) => break,
+async fn a_slow_upstream_slows_a_client_over_http_1() {
+    const BODY: usize = 16 << 20;
+    let world = World::start_with(Script::Stall, Setup::IMPATIENT).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(16 << 10).unwrap();
+    let mut stream = socket.connect(world.api).await.unwrap();
+    let head = head("/v1/traces", &headers(&world), BODY);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let (chunk, written) = (bytes(64 << 10), Cell::new(0));
+    let sending = async {
+        while let Ok(n) = writing.write(&chunk).await {
+            written.set(written.get() + n);
         }
-        let mut answer = [0; 1];
-        if stream.try_read(&mut answer).is_ok() {
-            break;
-        }
+        std::future::pending::<()>().await;
+    };
+    // The edge answers once the upstream has had its time. Until then buffers fill: its own and the kernel's.
+    let mut answer = [0; 12];
+    tokio::select! {
+        () = sending => {}
+        read = reading.read_exact(&mut answer) => drop(read.unwrap()),
     }
-    let mut rest = Vec::new();
-    stream.read_to_end(&mut rest).await.ok();
+    assert_eq!(&answer, b"HTTP/1.1 504");
+    let written = written.get();
     assert!(
-        written < 14 << 20,
+        written < BODY / 2,
         "{written} bytes were taken though nobody read them"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_upstream_slows_a_client_over_http_2_to_the_windows_there_are() {
+    /// The edge's default for a stream, what `h2` servers begin with, and one frame under way.
+    const WINDOWS: usize = (1 << 20) + 65_535 + (64 << 10);
+    let world = World::start_with(Script::Stall, Setup::IMPATIENT).await;
+    let mut client = http2(world.api).await.ready().await.unwrap();
+    let request = request2(METHOD, &grpc_headers(&world));
+    let (response, mut stream) = client.send_request(request, false).unwrap();
+    let taken = Cell::new(0);
+    let sending = async {
+        loop {
+            stream.reserve_capacity(64 << 10);
+            let Some(Ok(n)) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
+                return std::future::pending().await;
+            };
+            stream.send_data(bytes(n).into(), false).unwrap();
+            taken.set(taken.get() + n);
+        }
+    };
+    let answer = tokio::select! {
+        answer = collect2(response) => answer.unwrap(),
+        () = sending => unreachable!("it never ends"),
+    };
+    assert_eq!(answer.grpc_status(), Some("14"), "{answer:?}");
+    let taken = taken.get();
+    assert!(
+        (1 << 20..=WINDOWS).contains(&taken),
+        "{taken} bytes were taken though nobody read them"
     );
 }
 
@@ -483,7 +316,7 @@ async fn connections_are_kept_on_both_sides() {
     let old = format!(
         "POST /v1/traces HTTP/1.0\r\ncontent-type: application/x-protobuf\r\nx-api-key: {key}\r\ncontent-length: 1\r\n\r\nx"
     );
-    let answer = crate::harness::raw(world.api, old.as_bytes()).await;
+    let answer = raw(world.api, old.as_bytes()).await;
     assert!(
         answer.starts_with(b"HTTP/1.0 200 "),
         "{}",

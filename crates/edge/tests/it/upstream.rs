@@ -2,6 +2,7 @@
 //! HTTP/2 is spoken by `h2`.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -26,6 +27,8 @@ pub(crate) enum Script {
     DieMidAnswer,
     /// Never reads more than the head.
     Stall,
+    /// Reads the body, writes these bytes as its answer and closes. HTTP/1.1 only.
+    Raw(&'static str),
 }
 
 /// An answer.
@@ -95,10 +98,25 @@ pub(crate) struct Upstream {
 
 struct State {
     script: Mutex<Script>,
+    heads: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
 }
 
 impl State {
+    fn new(script: Script) -> Arc<Self> {
+        Arc::new(Self {
+            script: Mutex::new(script),
+            heads: AtomicUsize::new(0),
+            seen: Mutex::default(),
+        })
+    }
+
+    /// What to do with the request whose head has come.
+    fn begin(&self) -> Script {
+        self.heads.fetch_add(1, Ordering::Relaxed);
+        self.script.lock().unwrap().clone()
+    }
+
     fn remember(&self, seen: Seen) {
         self.seen.lock().unwrap().push(seen);
     }
@@ -108,10 +126,7 @@ impl Upstream {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            script: Mutex::new(script),
-            seen: Mutex::default(),
-        });
+        let state = State::new(script);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -145,10 +160,7 @@ impl Upstream {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            script: Mutex::new(script),
-            seen: Mutex::default(),
-        });
+        let state = State::new(script);
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -173,6 +185,11 @@ impl Upstream {
         *self.state.script.lock().unwrap() = script;
     }
 
+    /// How many requests have begun to arrive.
+    pub(crate) fn heads(&self) -> usize {
+        self.state.heads.load(Ordering::Relaxed)
+    }
+
     /// What it saw since the last call.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state.seen.lock().unwrap())
@@ -187,7 +204,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket for T {}
 async fn serve_http1(mut stream: impl Socket, state: Arc<State>) {
     let mut buffer = Vec::new();
     while let Some((mut seen, chunked, length)) = read_head(&mut stream, &mut buffer).await {
-        let script = state.script.lock().unwrap().clone();
+        let script = state.begin();
         match script {
             Script::Die => return state.remember(seen),
             Script::Stall => {
@@ -209,6 +226,14 @@ async fn serve_http1(mut stream: impl Socket, state: Arc<State>) {
                 if !whole {
                     return;
                 }
+            }
+            Script::Raw(answer) => {
+                seen.whole =
+                    read_body(&mut stream, &mut buffer, chunked, length, &mut seen.body).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+                drop(stream);
+                // Whoever waits for this request to be seen knows that the connection is closed.
+                return state.remember(seen);
             }
             Script::Answer(_) | Script::Hang | Script::DieMidAnswer => {
                 seen.whole =
@@ -315,7 +340,7 @@ async fn serve_http2(stream: impl Socket, state: Arc<State>) {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        let script = state.script.lock().unwrap().clone();
+        let script = state.begin();
         if matches!(script, Script::Die) {
             return;
         }
@@ -353,7 +378,7 @@ async fn serve_stream(
             state.remember(seen);
             std::future::pending::<()>().await;
         }
-        Script::Answer(_) | Script::Hang | Script::DieMidAnswer | Script::Die => {
+        Script::Answer(_) | Script::Hang | Script::DieMidAnswer | Script::Die | Script::Raw(_) => {
             seen.whole = loop {
                 match body.data().await {
                     Some(Ok(data)) => {
