@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::harness::{
-    Answer, Setup, World, collect2, head, http2, post, post2, raw, read_answer, request2,
+    Answer, Setup, World, collect2, connect, head, http2, post, post2, raw, read_answer, request2,
 };
 use crate::streaming::{METHOD, bytes, grpc_headers, headers};
 use crate::upstream::{Reply, Script};
@@ -96,7 +95,7 @@ async fn an_upstream_that_hangs_up_between_requests_costs_none() {
     let world = World::start(Script::Hang).await;
     let answer = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
     world.upstream.does(Script::Raw(answer));
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     for n in 0..50 {
         let head = head("/v1/traces", &headers(&world), 1);
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -317,7 +316,7 @@ async fn an_upstream_that_fails_makes_the_sender_keep_its_data() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_breaks_off_does_not_pass_for_a_whole_one() {
     let world = World::start_with(Script::DieMidAnswer, Setup::IMPATIENT).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     stream
         .write_all(head("/v1/traces", &headers(&world), 1).as_bytes())
         .await

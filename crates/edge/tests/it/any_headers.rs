@@ -10,9 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use http::HeaderName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
-use crate::harness::{OTHER, TENANT, World, collect2, http2, read_pipelined, request2};
+use crate::harness::{OTHER, TENANT, World, collect2, connect, http2, read_pipelined, request2};
 use crate::tenant::check;
 use crate::upstream::{Reply, Script};
 
@@ -185,7 +184,7 @@ async fn send(world: &World, address: SocketAddr, seed: u64, batches: usize) -> 
     const PIPELINED: usize = 50;
     let strict = address == world.api;
     let mut dice = Dice(seed);
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connect(address).await;
     let (mut buffer, mut accepted) = (BytesMut::new(), 0);
     for _ in 0..batches {
         let mut batch = String::new();

@@ -245,9 +245,16 @@ fn config(database: &str, upstream: &str, setup: Setup) -> String {
     )
 }
 
+/// A connection that sends what it is given at once.
+pub(crate) async fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
 /// Sends bytes on a connection of their own, and reads until the edge closes it.
 pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connect(address).await;
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await;
@@ -339,7 +346,7 @@ pub(crate) async fn post(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Answer {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut stream = connect(address).await;
     let head = head(path, headers, body.len());
     stream
         .write_all(&[head.as_bytes(), body].concat())
@@ -359,7 +366,7 @@ pub(crate) fn head(path: &str, headers: &[(&str, &str)], length: usize) -> Strin
 
 /// A connection over HTTP/2.
 pub(crate) async fn http2(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
-    let stream = TcpStream::connect(address).await.unwrap();
+    let stream = connect(address).await;
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     send

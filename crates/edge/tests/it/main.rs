@@ -15,6 +15,7 @@ mod credentials;
 mod framing;
 mod harness;
 mod keys;
+mod metrics;
 mod oversize;
 mod paths;
 mod reframe;

@@ -3,10 +3,9 @@
 
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::harness::{
-    Answer, BODY_MAX, World, collect2, head, http2, post, post2, read_answer, request2,
+    Answer, BODY_MAX, World, collect2, connect, head, http2, post, post2, read_answer, request2,
 };
 use crate::routes::{Expected, Form, PROTOBUF, REMOTE_WRITE, Retry, Route, check, routes};
 use crate::upstream::{Reply, Script};
@@ -33,7 +32,7 @@ async fn a_declared_length_over_the_limit_is_refused_from_the_head() {
         let headers = [route.headers, &[key]].concat();
         let mut answers = Vec::new();
         if route.form != Form::Grpc {
-            let mut stream = TcpStream::connect(world.api).await.unwrap();
+            let mut stream = connect(world.api).await;
             let head = head(route.path, &headers, BODY_MAX + 1);
             stream.write_all(head.as_bytes()).await.unwrap();
             answers.push(read_answer(&mut stream).await.unwrap());
@@ -82,7 +81,7 @@ async fn a_body_that_grows_over_the_limit_is_refused_and_never_ends_upstream() {
 
 /// Sends `body` in chunks and no length.
 async fn post_chunked(world: &World, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     let head = head(path, headers, 0).replace("content-length: 0", "transfer-encoding: chunked");
     stream.write_all(head.as_bytes()).await.unwrap();
     for chunk in body.chunks(64 * 1024) {

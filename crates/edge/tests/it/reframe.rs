@@ -1,9 +1,14 @@
 //! OTLP/gRPC to a backend that only speaks HTTP: re-framed without decoding, the answer mapped back.
 
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
-use wire::rpc::Status;
+use wire::rpc::{RetryInfo, Status};
 
 use crate::harness::{Answer, Setup, TENANT, World, post2};
+use crate::streaming::bytes;
 use crate::upstream::{Reply, Script};
 
 const METHOD: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
@@ -191,4 +196,96 @@ async fn the_clients_own_deadline_ends_the_call() {
         Some("14"),
         "without one, the upstream's time limit does"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delay_a_backend_asks_for_is_passed_on_in_both_places() {
+    let world = World::start_with(Script::Hang, Setup::PATIENT.speaking("http1")).await;
+    for (told, seconds) in [
+        (Some("3"), 3),
+        (Some("96"), 96),
+        (Some("Fri, 31 Dec 1999 23:59:59 GMT"), 2),
+        (Some("soon"), 2),
+        (None, 2),
+    ] {
+        for status in [429, 503] {
+            let mut reply = Reply::new(status);
+            if let Some(told) = told {
+                reply = reply.header("retry-after", told);
+            }
+            world.upstream.does(Script::Answer(reply));
+            let answer = call(&world, &[], &[&[0, 0, 0, 0, 1, 9]]).await;
+            let info = RetryInfo::after(Duration::from_secs(seconds));
+            let bare = answer.header("google.rpc.retryinfo-bin");
+            assert_eq!(bare, Some(info.to_metadata().as_str()), "{told:?}");
+            let details = answer.header("grpc-status-details-bin").unwrap();
+            let details = STANDARD_NO_PAD.decode(details).unwrap();
+            let status = Status::from_protobuf(&details).unwrap();
+            assert_eq!(status.retry_info(), Some(info), "{told:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snappy_passes_where_the_backend_reads_it() {
+    for (kind, expected) in [
+        ("collector", Some("0")),
+        ("mimir", Some("12")),
+        ("loki", Some("12")),
+    ] {
+        let setup = Setup {
+            kind,
+            ..Setup::PATIENT.speaking("http1")
+        };
+        let world = World::start_with(Script::Answer(Reply::new(200)), setup).await;
+        let snappy = [("grpc-encoding", "snappy")];
+        let answer = call(&world, &snappy, &[&[1, 0, 0, 0, 1, 9]]).await;
+        assert_eq!(answer.grpc_status(), expected, "{kind}: {answer:?}");
+        let seen = world.upstream.take_seen();
+        if expected == Some("0") {
+            assert_eq!(seen[0].all("content-encoding"), ["x-snappy-framed"]);
+        } else {
+            let accepted = answer.header("grpc-accept-encoding");
+            assert_eq!(accepted, Some("identity,gzip,zstd"));
+            assert!(seen.is_empty(), "{kind}: {seen:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_fails_makes_the_sender_keep_its_data() {
+    for speaks in ["http1", "http2"] {
+        let setup = Setup::IMPATIENT.speaking(speaks);
+        let world = World::start_with(Script::Die, setup).await;
+        for script in [
+            Script::Die,
+            Script::Hang,
+            Script::Stall,
+            Script::DieMidAnswer,
+        ] {
+            world.upstream.does(script);
+            let answer = call(&world, &[], &[&[0, 0, 0, 0, 1, 9]]).await;
+            assert_eq!(answer.grpc_status(), Some("14"), "{answer:?}");
+            assert!(answer.trailers_only, "{answer:?}");
+            assert!(
+                answer.header("google.rpc.retryinfo-bin").is_some(),
+                "{answer:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_arrives_as_it_was_sent() {
+    for speaks in ["http1", "http2"] {
+        let setup = Setup::PATIENT.speaking(speaks);
+        let world = World::start_with(Script::Answer(Reply::new(200)), setup).await;
+        let message = bytes(8 << 20);
+        let prefix = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let call_bytes = [&[0][..], &prefix, &message].concat();
+        let frames: Vec<_> = call_bytes.chunks(9_999).collect();
+        assert_eq!(call(&world, &[], &frames).await.grpc_status(), Some("0"));
+        let seen = world.upstream.take_seen().remove(0);
+        assert!(seen.whole && seen.body == message);
+    }
 }

@@ -2,9 +2,10 @@
 
 use http::Method;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
-use crate::harness::{Answer, OTHER, World, collect2, head, http2, raw, read_answer, request2};
+use crate::harness::{
+    Answer, OTHER, World, collect2, connect, head, http2, raw, read_answer, request2,
+};
 use crate::routes::{Expected, Form, GRPC, PROTOBUF, Retry, Route, check, routes};
 use crate::upstream::{Reply, Script};
 
@@ -241,7 +242,7 @@ async fn every_route_takes_post_only() {
             let mut answers = vec![collect2(response).await.unwrap()];
             if route.form != Form::Grpc {
                 let head = head(route.path, &headers, 0).replace("POST", method);
-                let mut stream = TcpStream::connect(world.api).await.unwrap();
+                let mut stream = connect(world.api).await;
                 stream.write_all(head.as_bytes()).await.unwrap();
                 answers.push(read_answer(&mut stream).await.unwrap());
             }
@@ -264,7 +265,7 @@ async fn a_connection_outlives_a_refusal_whose_body_is_small() {
         &world.keys.revoked,
         &world.keys.valid,
     ];
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     for (n, key) in keys.into_iter().enumerate() {
         let head = head("/v1/traces", &[PROTOBUF[0], ("x-api-key", key.reveal())], 4);
         stream.write_all(head.as_bytes()).await.unwrap();

@@ -3,10 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use wire::rpc::{RetryInfo, Status};
 
-use crate::harness::{Answer, DEADLINE, World, collect2, head, http2, read_answer, request2};
+use crate::harness::{
+    Answer, DEADLINE, World, collect2, connect, head, http2, read_answer, request2,
+};
 
 /// How a route's senders expect to be refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,7 +92,7 @@ impl Route {
         let answering = tokio::time::timeout(DEADLINE, collect2(response));
         let mut answers = vec![answering.await.expect("no answer").unwrap()];
         if self.form != Form::Grpc {
-            let mut stream = TcpStream::connect(world.api).await.unwrap();
+            let mut stream = connect(world.api).await;
             let head = head(self.path, &headers, 4);
             stream.write_all(head.as_bytes()).await.unwrap();
             answers.push(read_answer(&mut stream).await.expect("an answer"));

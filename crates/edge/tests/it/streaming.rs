@@ -5,10 +5,11 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 
 use crate::harness::{
-    Setup, World, collect2, eventually, head, http2, post, post2, raw, read_answer, request2,
+    Setup, World, collect2, connect, eventually, head, http2, post, post2, raw, read_answer,
+    request2,
 };
 use crate::upstream::{Reply, Script};
 
@@ -55,7 +56,7 @@ async fn bodies_of_any_size_arrive_as_they_were_sent() {
         );
         assert_eq!(seen.all("content-length"), [length.to_string()]);
 
-        let mut stream = TcpStream::connect(world.api).await.unwrap();
+        let mut stream = connect(world.api).await;
         let [(_, media), (_, key)] = headers(&world);
         let head = format!(
             "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: {media}\r\nx-api-key: {key}\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -106,7 +107,7 @@ async fn grpc_frames_cut_anywhere_arrive_as_they_were_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_stops_coming_is_given_up() {
     let world = World::start_with(Script::Answer(Reply::new(200)), Setup::IMPATIENT).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     stream
         .write_all(head("/v1/traces", &headers(&world), 100).as_bytes())
         .await
@@ -158,7 +159,7 @@ async fn abandoned(world: &World, wanted: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
     let world = World::start(Script::Answer(Reply::new(200))).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     stream
         .write_all(head("/v1/traces", &headers(&world), 100).as_bytes())
         .await
@@ -184,7 +185,7 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
 
     // While it waits for the answer.
     world.upstream.does(Script::Hang);
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     stream
         .write_all(head("/v1/traces", &headers(&world), 1).as_bytes())
         .await
@@ -268,7 +269,7 @@ async fn a_slow_upstream_slows_a_client_over_http_2_to_the_windows_there_are() {
 async fn a_client_that_asks_first_is_told_to_go_on_only_with_a_good_key() {
     let world = World::start(Script::Answer(Reply::new(200))).await;
     let expect = ("expect", "100-continue");
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     let [media, key] = headers(&world);
     stream
         .write_all(head("/v1/traces", &[media, key, expect], 4).as_bytes())
@@ -280,7 +281,7 @@ async fn a_client_that_asks_first_is_told_to_go_on_only_with_a_good_key() {
     stream.write_all(b"body").await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 200);
 
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     let unknown = ("x-api-key", world.keys.unknown.reveal());
     stream
         .write_all(head("/v1/traces", &[media, unknown, expect], 4).as_bytes())
@@ -298,7 +299,7 @@ async fn a_client_that_asks_first_is_told_to_go_on_only_with_a_good_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_kept_on_both_sides() {
     let world = World::start(Script::Answer(Reply::new(200))).await;
-    let mut stream = TcpStream::connect(world.api).await.unwrap();
+    let mut stream = connect(world.api).await;
     for _ in 0..50 {
         stream
             .write_all(head("/v1/traces", &headers(&world), 1).as_bytes())

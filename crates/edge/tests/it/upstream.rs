@@ -130,6 +130,7 @@ impl Upstream {
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let state = Arc::clone(&shared);
                 tokio::spawn(async move {
                     let mut start = [0; 3];
