@@ -274,6 +274,9 @@ impl FromConfig for u64 {
     }
 }
 
+/// The longest duration that can be configured: a point in time so far ahead can still be computed, whatever the clock.
+const DURATION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
+
 impl FromConfig for Duration {
     /// A number with its unit: `250ms`, `10s`, `5m`, `24h`, `7d`.
     fn from_value(value: &Value) -> Result<Self, String> {
@@ -284,18 +287,18 @@ impl FromConfig for Duration {
             )
         };
         let (n, unit) = number_and_unit(text(value).map_err(|_| wrong())?).ok_or_else(wrong)?;
-        let (seconds, millis) = match unit {
-            "ms" => return Ok(Self::from_millis(n)),
-            "s" => (1, n),
-            "m" => (60, n),
-            "h" => (3600, n),
-            "d" => (86_400, n),
+        let millis: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(wrong()),
         };
-        millis
-            .checked_mul(seconds)
-            .map(Self::from_secs)
-            .ok_or_else(wrong)
+        n.checked_mul(millis)
+            .map(Self::from_millis)
+            .filter(|duration| *duration <= DURATION_MAX)
+            .ok_or_else(|| format!("{} is too long: write at most \"36500d\"", shown(value)))
     }
 }
 
@@ -420,6 +423,20 @@ mod tests {
             assert!(lines[n].starts_with(start), "{error}");
         }
         assert_eq!(lines.len(), 7, "{error}");
+    }
+
+    #[test]
+    fn a_duration_ends_where_points_in_time_do_not() {
+        let wait = |text: &str| {
+            let text = format!("address = '127.0.0.1:80'\n[keys]\nwait = '{text}'\n");
+            read("f.toml", &text, build).map(|example| example.wait)
+        };
+        assert_eq!(wait("36500d").unwrap(), DURATION_MAX);
+        assert_eq!(wait("0ms").unwrap(), Duration::ZERO);
+        for long in ["36501d", "18446744073709551615s", "18446744073709551615ms"] {
+            let error = wait(long).unwrap_err().to_string();
+            assert!(error.contains("is too long: write at most"), "{error}");
+        }
     }
 
     #[test]
