@@ -275,7 +275,7 @@ impl FromConfig for u64 {
 }
 
 /// The longest duration that can be configured: a point in time so far ahead can still be computed, whatever the clock.
-const DURATION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
+const DURATION_MAX: Duration = Duration::from_hours(36_500 * 24);
 
 impl FromConfig for Duration {
     /// A number with its unit: `250ms`, `10s`, `5m`, `24h`, `7d`.
