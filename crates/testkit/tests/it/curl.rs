@@ -1,7 +1,5 @@
-//! curl: by hand as the API is documented, and by the README's own lines.
+//! curl: by hand, as the API is documented.
 
-use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use model::Signal;
@@ -84,64 +82,4 @@ fn with_an_unknown_key_curl_gets_a_401_that_says_why_in_json_and_nothing_arrives
         "{status}"
     );
     dev.sink_is_empty();
-}
-
-/// Every shell block of the README that has a curl in it is run as it stands, except that the default ports become those
-/// of this test. The key is in `OKMON_KEY`, as the README tells to set it.
-#[test]
-fn the_curl_lines_of_the_readme_work_as_they_stand() {
-    let readme = fs::read_to_string(peers::root().join("README.md")).expect("README.md");
-    let blocks: Vec<_> = readme
-        .split("```sh\n")
-        .skip(1)
-        .filter_map(|rest| rest.split_once("```").map(|(block, _)| block))
-        .filter(|block| block.contains("curl "))
-        .collect();
-    assert!(
-        !blocks.is_empty(),
-        "README.md has no ```sh block with a curl in it"
-    );
-    for block in blocks {
-        let dev = Dev::start();
-        let finished = shell(&on_ports_of(&dev, block), &dev);
-        finished.succeeded();
-        let arrived = [
-            ("/v1/traces", Signal::Traces),
-            ("/v1/metrics", Signal::Metrics),
-            ("/v1/logs", Signal::Logs),
-            ("/loki/api/v1/push", Signal::Logs),
-        ];
-        for (path, signal) in arrived.into_iter().filter(|(path, _)| block.contains(path)) {
-            assert!(!dev.wait_for(signal, 1).is_empty(), "{path}: {finished:#?}");
-        }
-    }
-}
-
-/// `block` with the ports of `dev`.
-fn on_ports_of(dev: &Dev, block: &str) -> String {
-    let ready = &dev.ready;
-    let ports = [
-        (":4317", &ready.otlp_grpc),
-        (":4318", &ready.otlp_http),
-        (":8080", &ready.api),
-        (":9602", &ready.sink),
-    ];
-    ports
-        .into_iter()
-        .fold(block.to_owned(), |block, (port, url)| {
-            let actual = url.rsplit_once(':').map_or("", |(_, port)| port);
-            block.replace(port, &format!(":{actual}"))
-        })
-}
-
-/// Runs `script`; curl itself is told to fail on a refusal.
-fn shell(script: &str, dev: &Dev) -> Finished {
-    let home = tempfile::tempdir().unwrap();
-    fs::write(home.path().join(".curlrc"), "fail-with-body\n").unwrap();
-    let mut command = Command::new("sh");
-    command
-        .args(["-euc", script])
-        .env("HOME", home.path())
-        .env("OKMON_KEY", &dev.ready.key);
-    Process::spawn("a block of README.md", command).wait(RUN_MAX)
 }

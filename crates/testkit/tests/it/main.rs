@@ -9,6 +9,7 @@
 
 mod collector;
 mod curl;
+mod documents;
 mod js_sdk;
 mod lifecycle;
 mod loki;

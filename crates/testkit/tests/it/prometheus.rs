@@ -8,6 +8,8 @@ use std::time::Duration;
 use model::Signal;
 use testkit::{Dev, Process, Received, eventually, peers};
 
+use crate::documents::readme_block;
+
 const START_MAX: Duration = Duration::from_secs(30);
 
 /// Scrapes itself once a second; only its own build and what the scrape says go out.
@@ -129,6 +131,15 @@ fn what_prometheus_writes_with_basic_auth_arrives_under_the_tenant_of_the_key() 
         let (tenant, key) = (&dev.ready.tenant, &dev.ready.key);
         format!("basic_auth: {{ username: {tenant}, password: {key} }}")
     });
+}
+
+#[test]
+fn the_prometheus_settings_of_the_readme_work_as_they_stand() {
+    let dev = Dev::start();
+    let folder = tempfile::tempdir().unwrap();
+    let settings = readme_block("yaml", "remote_write", &dev);
+    let mut prometheus = prometheus(folder.path(), &settings);
+    samples_arrived(&dev, "prometheus_build_info", &mut prometheus);
 }
 
 #[test]
