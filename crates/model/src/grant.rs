@@ -69,6 +69,8 @@ pub struct Grant {
     pub tenant_status: TenantStatus,
     /// When the tenant was suspended, if it is.
     pub suspended_at: Option<OffsetDateTime>,
+    /// How long the tenant's bodies may be, in bytes as sent; `None` leaves it to the edge's own limit.
+    pub body_max_bytes: Option<u64>,
 }
 
 /// What a grant means at one moment.
@@ -132,6 +134,7 @@ mod tests {
             revoked_at: None,
             tenant_status: TenantStatus::Active,
             suspended_at: None,
+            body_max_bytes: None,
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) trait Columns {
     fn text_or_null(&self, column: &str) -> Result<Option<String>, sqlx::Error>;
     fn bytes_or_null(&self, column: &str) -> Result<Option<Vec<u8>>, sqlx::Error>;
     fn integer(&self, column: &str) -> Result<i64, sqlx::Error>;
+    fn integer_or_null(&self, column: &str) -> Result<Option<i64>, sqlx::Error>;
     fn stamp(&self, column: &str) -> Result<Option<Stamp>, sqlx::Error>;
 }
 
@@ -46,6 +47,10 @@ impl Columns for PgRow {
     }
 
     fn integer(&self, column: &str) -> Result<i64, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn integer_or_null(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
         self.try_get(column)
     }
 
@@ -70,6 +75,10 @@ impl Columns for SqliteRow {
     }
 
     fn integer(&self, column: &str) -> Result<i64, sqlx::Error> {
+        self.try_get(column)
+    }
+
+    fn integer_or_null(&self, column: &str) -> Result<Option<i64>, sqlx::Error> {
         self.try_get(column)
     }
 

@@ -28,7 +28,7 @@ pub struct BadGrant {
 macro_rules! grant_select {
     ($where:literal) => {
         concat!(
-            "select k.key_id, k.tenant_id, k.digest, k.scopes, k.expires_at, k.revoked_at, t.status, t.suspended_at \
+            "select k.key_id, k.tenant_id, k.digest, k.scopes, k.expires_at, k.revoked_at, t.status, t.suspended_at, t.body_max_bytes \
              from api_keys k join tenants t on t.id = k.tenant_id where ",
             $where
         )
@@ -123,6 +123,11 @@ fn grant_of(row: &impl Columns) -> Result<(KeyDigest, Grant), StoreError> {
         revoked_at: row.revocation()?,
         tenant_status: row.parsed("status")?,
         suspended_at,
+        // The column's check lets nothing negative in.
+        body_max_bytes: row
+            .row
+            .integer_or_null("body_max_bytes")?
+            .map(i64::unsigned_abs),
     };
     Ok((digest, grant))
 }

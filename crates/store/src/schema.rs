@@ -10,14 +10,27 @@ use crate::{Pool, Store, StoreError, on_pool};
 const MIGRATION_LOCK: i64 = 0x6f_6b6d_6f6e;
 
 /// Each migration: its version, its name, and its SQL for either database. Applied ones are never edited.
-const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[(
-    1,
-    "tenants and keys",
-    [
-        include_str!("../migrations/postgres/0001_tenants_and_keys.sql"),
-        include_str!("../migrations/sqlite/0001_tenants_and_keys.sql"),
-    ],
-)];
+const MIGRATIONS: &[(i64, &str, [&str; 2])] = &[
+    (
+        1,
+        "tenants and keys",
+        [
+            include_str!("../migrations/postgres/0001_tenants_and_keys.sql"),
+            include_str!("../migrations/sqlite/0001_tenants_and_keys.sql"),
+        ],
+    ),
+    (
+        2,
+        "lifecycle",
+        [
+            include_str!("../migrations/postgres/0002_lifecycle.sql"),
+            include_str!("../migrations/sqlite/0002_lifecycle.sql"),
+        ],
+    ),
+];
+
+/// The edge's role and its rights, brought up to date after every migration. SQLite has no roles.
+const EDGE_ROLE: &str = include_str!("../migrations/postgres/edge_role.sql");
 
 fn migrator(select: impl Fn(&[&'static str; 2]) -> &'static str) -> Migrator {
     let migrations = MIGRATIONS.iter().map(|(version, name, sql)| {
@@ -63,6 +76,7 @@ impl Store {
                     .run_direct(None, &mut *tx, false)
                     .await
                     .map_err(StoreError::Migrate)?;
+                sqlx::raw_sql(EDGE_ROLE).execute(&mut *tx).await?;
                 tx.commit().await?;
             }
             Pool::Sqlite(pool) => {

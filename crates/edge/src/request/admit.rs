@@ -32,7 +32,10 @@ pub(crate) fn admit(
         return Err(Refusal::Draining);
     }
     let media = routed.media(parts)?;
-    let body_max = worker.settings.body_max;
+    let of_tenant = caller.key.grant.body_max_bytes;
+    let body_max = of_tenant.map_or(worker.settings.body_max, |bytes| {
+        worker.settings.body_max.min(ByteSize(bytes))
+    });
     let declared_bytes = declared_bytes(parts)?;
     if declared_bytes.is_some_and(|bytes| bytes > body_max.0) {
         return Err(Refusal::TooLarge { limit: body_max });
