@@ -26,7 +26,7 @@ create trigger tenants_updated after update on tenants for each row
 
 -- Who uses a key: the user agents and addresses seen with it, as far as the edges' bounds let them through.
 create table key_uses (
-    key_id text collate "C" not null references api_keys (key_id) on delete cascade,
+    key_id text collate "C" not null,
     kind text not null check (kind in ('user_agent', 'address')),
     value text not null,
     requests bigint not null,
