@@ -1,0 +1,62 @@
+//! `[database]` and `[keys]`: where keys are, and how they are kept in memory.
+
+use std::time::Duration;
+
+use ops::config::Section;
+use store::DatabaseUrl;
+
+use super::longer_than_0;
+
+/// How keys are kept in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct KeySettings {
+    pub(crate) held_max: u32,
+    pub(crate) refresh_after: Duration,
+    pub(crate) stale_for: Duration,
+    pub(crate) poll_every: Duration,
+    pub(crate) unknown_max: u32,
+    pub(crate) unknown_for: Duration,
+}
+
+pub(super) fn database(section: &Section<'_>) -> (Option<DatabaseUrl>, u32) {
+    let from_file = section.optional::<String>("url");
+    let url = std::env::var("OKMON_DATABASE_URL").ok().or(from_file);
+    let parsed = match url {
+        None => {
+            section.problem(
+                "url",
+                "is missing: write the URL of the database, or set OKMON_DATABASE_URL",
+            );
+            None
+        }
+        Some(url) => match url.parse() {
+            Ok(url) => Some(url),
+            Err(error) => {
+                section.problem("url", format!("{error}"));
+                None
+            }
+        },
+    };
+    let connections = section.or("connections_max", 4_u32);
+    if connections == 0 {
+        section.problem("connections_max", "must be at least 1");
+    }
+    section.finish();
+    (parsed, connections)
+}
+
+pub(super) fn keys(section: &Section<'_>) -> KeySettings {
+    let settings = KeySettings {
+        held_max: section.or("held_max", 1_000_000),
+        refresh_after: section.or("refresh_after", Duration::from_mins(1)),
+        stale_for: section.or("stale_for", Duration::from_hours(24)),
+        poll_every: longer_than_0(section, "poll_every", Duration::from_secs(1)),
+        unknown_max: section.or("unknown_max", 100_000),
+        unknown_for: section.or("unknown_for", Duration::from_secs(10)),
+    };
+    if settings.stale_for < settings.refresh_after {
+        section.problem("stale_for", "must not be shorter than refresh_after");
+    }
+    section.finish();
+    settings
+}

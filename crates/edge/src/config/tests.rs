@@ -1,0 +1,133 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+
+const DOCUMENTED: &str = include_str!("../../../../config/edge/edge.toml");
+
+#[test]
+fn the_documented_defaults_are_the_real_ones() {
+    let documented = Config::parse("edge.toml", DOCUMENTED).unwrap();
+    let required = [
+        "address = \"0.0.0.0",
+        "url",
+        "kind = \"m",
+        "kind = \"l",
+        "speaks",
+        "traces",
+        "metrics",
+        "logs",
+        "profiles",
+    ];
+    let kept = |line: &&str| {
+        let is_setting = line.contains(" = ") && !line.starts_with('#');
+        !is_setting || required.iter().any(|start| line.starts_with(start))
+    };
+    let bare: Vec<_> = DOCUMENTED.lines().filter(kept).collect();
+    assert!(bare.len() < DOCUMENTED.lines().count() - 15);
+    let bare = Config::parse("edge.toml", &bare.join("\n")).unwrap();
+    assert_eq!(format!("{documented:#?}"), format!("{bare:#?}"));
+}
+
+/// The keys of each section as the documented file shows them. Names of one's own choice count as `x`.
+fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
+    let mut sections = BTreeMap::<_, BTreeSet<_>>::new();
+    let mut section = String::new();
+    for line in DOCUMENTED.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            name.trim_end_matches(']').clone_into(&mut section);
+            for parent in ["listeners.", "upstreams."] {
+                if section.starts_with(parent) {
+                    section = format!("{parent}x");
+                }
+            }
+        } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        {
+            let keys = sections.entry(section.clone()).or_default();
+            keys.insert(key.to_owned());
+        }
+    }
+    sections
+}
+
+/// The keys of a section as an unknown one is told of them.
+fn known_keys(section: &str) -> BTreeSet<String> {
+    let text = format!("[{section}]\nunknown = 1\n");
+    let error = Config::parse("edge.toml", &text).unwrap_err();
+    let key = format!("{section}.unknown");
+    let mut found = error.problems.iter().filter(|problem| problem.key == key);
+    let told = &found.next().expect(section).message;
+    let (_, known) = told.split_once("here are ").expect(told);
+    known.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_keys_that_are_read_are_those_that_are_documented() {
+    let documented = documented_keys();
+    for (section, keys) in &documented {
+        assert_eq!(*keys, known_keys(section), "[{section}]");
+    }
+    let error = Config::parse("edge.toml", "unknown = 1").unwrap_err();
+    let told = error.to_string();
+    let (_, known) = told
+        .split_once("unknown: is not a known key: here are ")
+        .expect(&told);
+    let known: BTreeSet<_> = known.lines().next().unwrap().split(", ").collect();
+    let sections = documented
+        .keys()
+        .map(|name| name.split('.').next().unwrap());
+    assert_eq!(sections.collect::<BTreeSet<_>>(), known);
+}
+
+#[test]
+fn every_mistake_is_reported_once_with_its_line() {
+    let text = "\
+[listeners.a]
+adress = '0.0.0.0:1'
+[ops]
+log_format = 'xml'
+[database]
+url = 'mysql://x'
+connections_max = 0
+[keys]
+poll_every = '0s'
+refresh_after = 5
+[limits]
+body_max = '1GB'
+[connections]
+streams_max = 0
+stream_window = '1KiB'
+[upstreams.m]
+url = 'mimir:8080'
+kind = 'mimir'
+speaks = 'grpc'
+response_timeout = '0ms'
+[upstreams.l]
+url = 'http://loki:3100'
+[routes.otlp_http]
+logs = 'l'
+traces = 'nowhere'
+";
+    let error = Config::parse("edge.toml", text).unwrap_err();
+    let problems = error.problems.iter();
+    let found: Vec<_> = problems
+        .map(|problem| (problem.line, problem.key.as_str()))
+        .collect();
+    let expected = [
+        (1, "listeners.a.address"),
+        (2, "listeners.a.adress"),
+        (4, "ops.log_format"),
+        (6, "database.url"),
+        (7, "database.connections_max"),
+        (9, "keys.poll_every"),
+        (10, "keys.refresh_after"),
+        (12, "limits.body_max"),
+        (14, "connections.streams_max"),
+        (15, "connections.stream_window"),
+        (17, "upstreams.m.url"),
+        (19, "upstreams.m.speaks"),
+        (20, "upstreams.m.response_timeout"),
+        (25, "routes.otlp_http.traces"),
+    ];
+    assert_eq!(found, expected, "{error}");
+}
