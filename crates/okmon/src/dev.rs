@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::sink::Sink;
+use crate::snippets::{Sender, indented};
 
 /// The tenant that is there from the start.
 const TENANT: &str = "demo";
@@ -339,6 +340,18 @@ fn welcome(ready: &Ready) -> String {
         sink,
         ..
     } = ready;
+    let sender = Sender {
+        otlp: otlp_http,
+        api,
+        key,
+    };
+    let [sdk, prometheus, alloy, curl] = [
+        sender.otlp_sdk(),
+        sender.prometheus(),
+        sender.alloy(),
+        sender.curl(),
+    ]
+    .map(|settings| indented(&settings));
     format!(
         "
 ok-monitoring is up. Watch what arrives:  {sink}/
@@ -347,27 +360,13 @@ ok-monitoring is up. Watch what arrives:  {sink}/
   key     {key}
 
 OpenTelemetry SDK (gRPC: {otlp_grpc}, protocol grpc):
-  export OTEL_EXPORTER_OTLP_ENDPOINT={otlp_http}
-  export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf
-  export OTEL_EXPORTER_OTLP_HEADERS=authorization=Bearer%20{key}
-
+{sdk}
 Prometheus (prometheus.yml):
-  remote_write:
-    - url: {api}/api/v1/push
-      authorization: {{ credentials: {key} }}
-
+{prometheus}
 Alloy (config.alloy), and Promtail alike:
-  loki.write \"okmon\" {{
-    endpoint {{
-      url          = \"{api}/loki/api/v1/push\"
-      bearer_token = \"{key}\"
-    }}
-  }}
-
+{alloy}
 curl:
-  curl -i {otlp_http}/v1/logs -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\
-    -d '{{\"resourceLogs\":[{{\"scopeLogs\":[{{\"logRecords\":[{{\"body\":{{\"stringValue\":\"hello\"}}}}]}}]}}]}}'
-
+{curl}
 Metrics {ops}/metrics, admin API {control} (the token is in the data directory). Stop with Ctrl-C.
 "
     )

@@ -5,3 +5,4 @@ pub mod dev;
 pub mod edge;
 pub mod migrate;
 pub mod sink;
+mod snippets;

@@ -109,7 +109,7 @@ impl Store {
     }
 
     /// The version in the database; 0 when it has never been migrated.
-    async fn schema_version(&self) -> Result<i64, StoreError> {
+    pub async fn schema_version(&self) -> Result<i64, StoreError> {
         let exists = match &self.0 {
             Pool::Postgres(pool) => {
                 sqlx::query("select 1 where to_regclass('_sqlx_migrations') is not null")
