@@ -10,6 +10,7 @@ use store::{Actor, NewOperator, Operator, OperatorScope, OperatorScopes, Store};
 use time::OffsetDateTime;
 
 use crate::api::problem::Problem;
+use crate::rules;
 
 const PREFIX: &str = "okop_";
 const ID_LEN: usize = 12;
@@ -86,23 +87,41 @@ impl fmt::Debug for OperatorToken {
     }
 }
 
-/// Makes an operator in the database; the token exists nowhere else.
+/// Makes an operator in the database whose token works until it is revoked; the token exists nowhere else.
 ///
 /// # Errors
-/// When the database refuses, or the operating system has no randomness.
+/// As [`operator_create_until`].
 pub async fn operator_create(
     store: &Store,
     name: &str,
     scopes: OperatorScopes,
     actor: &Actor,
 ) -> anyhow::Result<(Operator, OperatorToken)> {
+    operator_create_until(store, name, scopes, None, actor).await
+}
+
+/// As [`operator_create`], with a token that stops working by itself.
+///
+/// # Errors
+/// When the name is none for people to read, the database refuses, or the operating system has no randomness.
+pub async fn operator_create_until(
+    store: &Store,
+    name: &str,
+    scopes: OperatorScopes,
+    expires_at: Option<OffsetDateTime>,
+    actor: &Actor,
+) -> anyhow::Result<(Operator, OperatorToken)> {
+    if let Some(problem) = rules::name_problem(name) {
+        anyhow::bail!("name: {problem}");
+    }
+    anyhow::ensure!(!name.trim().is_empty(), "name: is empty");
     let token = OperatorToken::generate()?;
     let new = NewOperator {
         id: token.id().to_owned(),
         name: name.to_owned(),
         digest: token.digest(),
         scopes,
-        expires_at: None,
+        expires_at,
     };
     let now = OffsetDateTime::now_utc();
     let operator = store.operator_insert(new, now, actor).await?;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use okmon::cli::{control, key, operator, tenant};
+use okmon::cli::{self, OperatorsCommand, control};
 use okmon::{dev, edge, migrate};
 
 #[global_allocator]
@@ -28,16 +28,9 @@ enum Command {
     /// Check a configuration file and print every problem at once
     Check(edge::CheckArgs),
     /// Bring the database's schema up to date
-    Migrate(migrate::MigrateArgs),
-    /// Make and show tenants
-    #[command(subcommand)]
-    Tenant(tenant::TenantCommand),
-    /// Make, show and revoke keys
-    #[command(subcommand)]
-    Key(key::KeyCommand),
-    /// Make operators, who may use the admin API
-    #[command(subcommand)]
-    Operator(operator::OperatorCommand),
+    Migrate(Box<migrate::MigrateArgs>),
+    #[command(flatten)]
+    Operators(OperatorsCommand),
 }
 
 fn main() -> ExitCode {
@@ -47,15 +40,13 @@ fn main() -> ExitCode {
         Command::Check(args) => edge::check(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Control(args) => control::run(args),
-        Command::Tenant(command) => tenant::run(command),
-        Command::Key(command) => key::run(command),
-        Command::Operator(command) => operator::run(command),
+        Command::Operators(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("okmon: {error:#}");
-            ExitCode::FAILURE
+            cli::exit_status(&error)
         }
     }
 }

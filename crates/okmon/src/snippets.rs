@@ -75,7 +75,7 @@ export OTEL_EXPORTER_OTLP_HEADERS=\"authorization=Bearer%20{key}\"
 /// `text` with every line moved in by two.
 pub(crate) fn indented(text: &str) -> String {
     let lines = text.split_inclusive('\n');
-    lines.map(|line| format!("  {line}")).collect()
+    lines.flat_map(|line| ["  ", line]).collect()
 }
 
 #[cfg(test)]

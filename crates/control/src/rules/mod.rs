@@ -9,7 +9,7 @@ pub(crate) mod tenants;
 const NAME_CHARS_MAX: usize = 200;
 
 /// Why `name` is no name for people to read.
-fn name_problem(name: &str) -> Option<String> {
+pub(crate) fn name_problem(name: &str) -> Option<String> {
     if name.chars().count() > NAME_CHARS_MAX {
         Some(format!("has more than {NAME_CHARS_MAX} characters"))
     } else if name.chars().any(char::is_control) {

@@ -1,21 +1,31 @@
-//! `okmon operator`: works on the database itself, because the first operator has no token to ask with.
+//! `okmon operator`. Making one works on the database itself, because the first operator has no token to ask with.
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use store::{Actor, DatabaseUrl, OperatorScopes, Store};
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
-use super::output;
+use super::api::Api;
+use super::{Remote, args, output};
+
+const COLUMNS: &[&str] = &["id", "name", "scopes", "status", "created_at", "expires_at"];
 
 /// What to do with operators.
 #[derive(Debug, Subcommand)]
 pub enum OperatorCommand {
     /// Make an operator and a token, which is shown this once
     #[command(
-        after_help = "Example:\n  okmon operator create olga --scopes read --database-url sqlite://okmon.db"
+        after_help = "Example:\n  okmon operator create olga --scopes read --expires-in 90d --database-url sqlite://okmon.db"
     )]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
+    /// List all operators
+    #[command(after_help = "Example:\n  okmon operator list")]
+    List(Remote),
+    /// Revoke an operator's token for good
+    #[command(after_help = "Example:\n  okmon operator revoke 8fKq2LxTn0Zd")]
+    Revoke(RevokeArgs),
 }
 
 /// Flags of `okmon operator create`.
@@ -24,8 +34,11 @@ pub struct CreateArgs {
     /// What people call the operator; the audit log shows it
     name: String,
     /// What the operator may do: admin (change everything) or read
-    #[arg(long, default_value = "admin")]
+    #[arg(long, default_value = "admin", value_parser = args::operator_scopes)]
     scopes: OperatorScopes,
+    /// How long the token works: a whole number and s, m, h, d or w, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "TIME", value_parser = args::lifetime)]
+    expires_in: Option<Duration>,
     /// The database that control uses
     #[arg(
         long,
@@ -39,8 +52,37 @@ pub struct CreateArgs {
     json: bool,
 }
 
+/// Flags of `okmon operator revoke`.
+#[derive(Debug, Args)]
+pub struct RevokeArgs {
+    /// The operator's id: the 12 characters after okop_
+    #[arg(value_parser = args::operator_id)]
+    id: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
 /// Runs `okmon operator …`.
-pub fn run(OperatorCommand::Create(args): &OperatorCommand) -> anyhow::Result<()> {
+pub(super) fn run(command: &OperatorCommand) -> anyhow::Result<()> {
+    match command {
+        OperatorCommand::Create(args) => create(args),
+        OperatorCommand::List(remote) => {
+            let operators = Api::new(remote)?.list("/api/v1/operators")?;
+            output::list(remote.json, operators, COLUMNS)
+        }
+        OperatorCommand::Revoke(RevokeArgs { id, remote }) => {
+            let path = format!("/api/v1/operators/{id}/revoke");
+            let operator = Api::new(remote)?.post(&path, &json!({}))?;
+            output::object(
+                remote.json,
+                &operator,
+                &["id", "name", "status", "revoked_at"],
+            )
+        }
+    }
+}
+
+fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -50,22 +92,29 @@ pub fn run(OperatorCommand::Create(args): &OperatorCommand) -> anyhow::Result<()
             .with_context(|| format!("cannot use {}", args.database_url))?;
         store.schema_check().await?;
         let actor = Actor::command("okmon operator create");
-        control::operator_create(&store, &args.name, args.scopes, &actor).await
+        let expires_at = args.expires_in.map(|life| OffsetDateTime::now_utc() + life);
+        control::operator_create_until(&store, &args.name, args.scopes, expires_at, &actor).await
     })?;
+    let time = |at: OffsetDateTime| at.format(&Rfc3339);
+    let expires_at = operator.expires_at.map(time).transpose()?;
     if args.json {
         let object = json!({
             "id": operator.id,
             "name": operator.name,
             "scopes": operator.scopes.to_string().split(',').collect::<Vec<_>>(),
-            "created_at": operator.created_at.format(&Rfc3339)?,
+            "status": "active",
+            "created_at": time(operator.created_at)?,
+            "expires_at": expires_at,
+            "revoked_at": null,
             "token": token.reveal(),
         });
         output::line(&object.to_string())?;
-    } else {
-        output::line(token.reveal())?;
-        output::remark(
-            "The token is shown this once: keep it now, or set OKMON_OPERATOR_TOKEN to it.",
-        );
+        return Ok(());
+    }
+    output::line(token.reveal())?;
+    output::remark("The token is shown this once: keep it now, or set OKMON_OPERATOR_TOKEN to it.");
+    if let Some(at) = expires_at {
+        output::remark(&format!("It works until {at}."));
     }
     Ok(())
 }
