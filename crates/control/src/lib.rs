@@ -18,4 +18,4 @@ mod rules;
 pub use api::router::{Access, Route, routes};
 pub use app::{Running, StartError, run, start};
 pub use config::ControlConfig;
-pub use operator::{MalformedToken, OperatorToken, operator_create, operator_create_until};
+pub use operator::{MalformedToken, OperatorToken, operator_create, operator_create_for};

@@ -90,25 +90,25 @@ impl fmt::Debug for OperatorToken {
 /// Makes an operator in the database whose token works until it is revoked; the token exists nowhere else.
 ///
 /// # Errors
-/// As [`operator_create_until`].
+/// As [`operator_create_for`].
 pub async fn operator_create(
     store: &Store,
     name: &str,
     scopes: OperatorScopes,
     actor: &Actor,
 ) -> anyhow::Result<(Operator, OperatorToken)> {
-    operator_create_until(store, name, scopes, None, actor).await
+    operator_create_for(store, name, scopes, None, actor).await
 }
 
-/// As [`operator_create`], with a token that stops working by itself.
+/// As [`operator_create`], with a token that stops working by itself after `life`.
 ///
 /// # Errors
 /// When the name is none for people to read, the database refuses, or the operating system has no randomness.
-pub async fn operator_create_until(
+pub async fn operator_create_for(
     store: &Store,
     name: &str,
     scopes: OperatorScopes,
-    expires_at: Option<OffsetDateTime>,
+    life: Option<time::Duration>,
     actor: &Actor,
 ) -> anyhow::Result<(Operator, OperatorToken)> {
     if let Some(problem) = rules::name_problem(name) {
@@ -116,14 +116,14 @@ pub async fn operator_create_until(
     }
     anyhow::ensure!(!name.trim().is_empty(), "name: is empty");
     let token = OperatorToken::generate()?;
+    let now = OffsetDateTime::now_utc();
     let new = NewOperator {
         id: token.id().to_owned(),
         name: name.to_owned(),
         digest: token.digest(),
         scopes,
-        expires_at,
+        expires_at: life.map(|life| now + life),
     };
-    let now = OffsetDateTime::now_utc();
     let operator = store.operator_insert(new, now, actor).await?;
     Ok((operator, token))
 }

@@ -92,8 +92,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot use {}", args.database_url))?;
         store.schema_check().await?;
         let actor = Actor::command("okmon operator create");
-        let expires_at = args.expires_in.map(|life| OffsetDateTime::now_utc() + life);
-        control::operator_create_until(&store, &args.name, args.scopes, expires_at, &actor).await
+        control::operator_create_for(&store, &args.name, args.scopes, args.expires_in, &actor).await
     })?;
     let time = |at: OffsetDateTime| at.format(&Rfc3339);
     let expires_at = operator.expires_at.map(time).transpose()?;

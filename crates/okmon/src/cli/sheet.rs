@@ -171,11 +171,10 @@ fn escaped(text: &str) -> String {
 
 /// `text` as code in a table, whatever is in it.
 fn code(text: &str) -> String {
-    let text = text.replace('|', "\\|");
     if text.contains('`') {
-        escaped(&text)
+        escaped(text)
     } else {
-        format!("`{text}`")
+        format!("`{}`", text.replace('|', "\\|"))
     }
 }
 

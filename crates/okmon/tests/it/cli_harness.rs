@@ -1,6 +1,6 @@
-//! The shipped binary: a real control on a SQLite file of its own, and commands run against it.
+//! The shipped binary: a real control on a database of its own, and commands run against it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -23,10 +23,15 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Migrates, makes an operator and starts control, all by the commands that the documentation tells.
+    /// On a SQLite file.
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let database_url = format!("sqlite://{}", dir.path().join("okmon.db").display());
+        Self::on(dir, database_url)
+    }
+
+    /// Migrates, makes an operator and starts control, all by the commands that the documentation tells.
+    fn on(dir: TempDir, database_url: String) -> Self {
         let database = ["--database-url", &database_url];
         succeeded(okmon(dir.path()).arg("migrate").args(database));
         let operator = succeeded(
@@ -112,8 +117,21 @@ fn listening(control: &mut Child) -> String {
     }
 }
 
+/// Runs `command` with `input` on its standard input.
+pub(crate) fn with_input(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read it closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
 #[track_caller]
-fn succeeded(command: &mut Command) -> String {
+pub(crate) fn succeeded(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let (stdout, stderr) = texts(&output);
     assert_eq!(
@@ -127,7 +145,13 @@ fn succeeded(command: &mut Command) -> String {
 /// What a command that must fail with `status` says on standard error, which is all it says.
 #[track_caller]
 pub(crate) fn refused(command: &mut Command, status: i32) -> String {
-    let output = command.output().unwrap();
+    refused_with(command, b"", status)
+}
+
+/// As [`refused`], of a command that reads `input`.
+#[track_caller]
+pub(crate) fn refused_with(command: &mut Command, input: &[u8], status: i32) -> String {
+    let output = with_input(command, input);
     let (stdout, stderr) = texts(&output);
     assert_eq!(
         output.status.code(),
@@ -138,7 +162,7 @@ pub(crate) fn refused(command: &mut Command, status: i32) -> String {
     stderr
 }
 
-fn texts(output: &Output) -> (String, String) {
+pub(crate) fn texts(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (text(&output.stdout), text(&output.stderr))
 }

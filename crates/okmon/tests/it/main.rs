@@ -8,6 +8,8 @@
 
 mod cli_errors;
 mod cli_harness;
+mod cli_scripts;
+mod cli_sheet;
 mod cli_tenants_and_keys;
 mod sink_api;
 mod sink_harness;

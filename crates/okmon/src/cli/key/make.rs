@@ -35,7 +35,7 @@ pub struct RotateArgs {
     #[arg(long, value_name = "KEY_ID", value_parser = args::key_id)]
     key: Option<KeyId>,
     /// How long the old key goes on working: a whole number and s, m, h, d or w; 0 revokes it now
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = args::seconds)]
+    #[arg(long, value_name = "TIME", default_value = "24h", allow_hyphen_values = true, value_parser = args::seconds)]
     grace: u64,
     #[command(flatten)]
     wish: KeyWish,
