@@ -67,6 +67,7 @@ async fn seed(database: &str, key: &ApiKey) {
 fn config(database: &str, upstream: SocketAddr) -> String {
     format!(
         "[listeners.api]\naddress = \"127.0.0.1:0\"\n[ops]\naddress = \"127.0.0.1:0\"\n[database]\nurl = \"{database}\"\n\
+         [keys]\nsnapshot_file = \"\"\n\
          [runtime]\nworkers = 1\n[upstreams.null]\nurl = \"http://{upstream}\"\n[routes.otlp_http]\ntraces = \"null\"\n"
     )
 }

@@ -16,12 +16,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
 use crate::listen::{self, WorkerSender};
 use crate::metrics::Metrics;
 use crate::upstream::{self, Shared, Targets, TlsError};
-use crate::worker::{Settings, Worker};
+use crate::worker::{Common, Settings, Worker};
 
 /// Why the edge did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,9 @@ pub enum StartError {
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
 }
+
+/// How long a start waits for the database, once to reach it and once for its answer.
+const DATABASE_MAX: Duration = Duration::from_millis(500);
 
 /// A name that no listener has.
 #[derive(Debug, thiserror::Error)]
@@ -100,25 +105,40 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
 
     let store = Store::open(&config.database, config.database_connections);
-    match store.schema_check().await {
-        Ok(()) => {}
-        Err(StoreError::Unavailable(error)) => warn!(%error, "the database does not answer yet"),
-        Err(error) => return Err(StartError::Schema(error)),
-    }
+    check_schema(&store).await?;
+    let failures = Arc::new(Failures::new(&config.auth_failures, Arc::clone(&metrics)));
+    tasks.spawn(failures::keep_reporting(
+        Arc::clone(&failures),
+        stop.clone(),
+    ));
     let keyring = Keyring::new(
         store,
         Handle::current(),
         config.keys.clone(),
+        Arc::clone(&failures),
         Arc::clone(&metrics),
     );
     readiness.blocked_by(keys::PART, "not loaded yet");
-    tasks.spawn(keep_keys(
+    tasks.spawn(keys::keep(
         Arc::clone(&keyring),
         readiness.clone(),
         stop.clone(),
     ));
 
-    let (workers, senders) = start_workers(&config, &keyring, &metrics, &draining)?;
+    let common = Common {
+        settings: Arc::new(Settings {
+            body_max: config.body_max,
+            body_idle_max: config.body_idle_max,
+            suspend_grace: config.suspend_grace,
+            connections: config.connections.clone(),
+        }),
+        keys: keyring,
+        failures,
+        clock: Arc::new(Clock::start()),
+        metrics: Arc::clone(&metrics),
+        draining: draining.clone(),
+    };
+    let (workers, senders) = start_workers(&config, &common)?;
     let mut addresses = Vec::new();
     for (listener, settings) in listeners {
         addresses.push((settings.name.clone(), listener.local_addr()?));
@@ -161,25 +181,23 @@ async fn bind(name: &str, address: SocketAddr) -> Result<TcpListener, StartError
         })
 }
 
-async fn keep_keys(keyring: Arc<Keyring>, readiness: Readiness, stop: CancellationToken) {
-    if let Some(seq) = keys::load(&keyring, &readiness, &stop).await {
-        keys::follow(keyring, seq, stop).await;
+/// Refuses a database whose schema is not ours. One that does not answer may be started later.
+async fn check_schema(store: &Store) -> Result<(), StartError> {
+    let checked = async {
+        store.reach(DATABASE_MAX).await?;
+        store::within(DATABASE_MAX, store.schema_check()).await
+    };
+    match checked.await {
+        Ok(()) | Err(StoreError::Unavailable(_)) => Ok(()),
+        Err(error) => Err(StartError::Schema(error)),
     }
 }
 
 /// Starts a thread with a runtime of its own per core: requests never move between cores and share no lock.
 fn start_workers(
     config: &Config,
-    keyring: &Arc<Keyring>,
-    metrics: &Arc<Metrics>,
-    draining: &CancellationToken,
+    common: &Common,
 ) -> Result<(Vec<std::thread::JoinHandle<()>>, Vec<WorkerSender>), StartError> {
-    let settings = Arc::new(Settings {
-        body_max: config.body_max,
-        body_idle_max: config.body_idle_max,
-        suspend_grace: config.suspend_grace,
-        connections: config.connections.clone(),
-    });
     let mut connectors = Vec::new();
     for (name, upstream) in &config.upstreams {
         let shared = Shared::new(upstream).map_err(|error: TlsError| StartError::Upstream {
@@ -196,27 +214,20 @@ fn start_workers(
             connections,
             load: Arc::new(AtomicUsize::new(0)),
         });
-        let (settings, keyring, metrics) = (
-            Arc::clone(&settings),
-            Arc::clone(keyring),
-            Arc::clone(metrics),
-        );
-        let (connectors, draining) = (Arc::clone(&connectors), draining.clone());
+        let (common, connectors) = (common.clone(), Arc::clone(&connectors));
         let (upstreams, routes) = (config.upstreams.clone(), config.routes.clone());
         let runtime = move || -> io::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build_local(LocalOptions::default())?;
-            let body_idle = settings.body_idle_max;
             let targets = Targets::new(
                 &upstreams,
                 &routes,
                 &connectors,
-                body_idle,
-                &metrics.upstream_connections,
+                common.settings.body_idle_max,
+                &common.metrics.upstream_connections,
             );
-            let worker = Worker::new(settings, targets, keyring, metrics, draining)
-                .map_err(io::Error::other)?;
+            let worker = Worker::new(common, targets).map_err(io::Error::other)?;
             runtime.block_on(listen::serve_accepted(worker, accepted));
             Ok(())
         };

@@ -4,7 +4,7 @@
 //!    HTTP/2.
 //! 2. `request::serve` takes one request through its steps:
 //!    1. `request::route`: path and method to protocol, signal and upstream;
-//!    2. `request::authenticate`: credential to caller, from memory ([`keys`]);
+//!    2. `request::authenticate`: credential to caller, from memory ([`keys`]); [`failures`] bounds what wrong keys cost;
 //!    3. `request::admit`: what this caller may send now;
 //!    4. `request::forward`: headers by allow-list, tenant set, body streamed to the [`upstream`], its answer back;
 //!    5. `request::account`: exactly one outcome.
@@ -13,7 +13,9 @@
 //! [`app`] constructs all of this; [`config`] says what it may be told.
 
 mod app;
+mod clock;
 mod config;
+mod failures;
 mod keys;
 mod listen;
 mod metrics;

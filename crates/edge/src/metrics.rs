@@ -77,6 +77,14 @@ pub(crate) struct Metrics {
     pub(crate) key_fetch_errors: Counter,
     pub(crate) key_rows_bad: Counter,
     pub(crate) key_changes: Counter,
+    pub(crate) key_reloads: Counter,
+    pub(crate) key_data_age: Gauge,
+    pub(crate) key_database_up: Gauge,
+    pub(crate) key_snapshot_bytes: Gauge,
+    pub(crate) key_snapshot_errors: Counter,
+    pub(crate) auth_budgets_exhausted: Counter,
+    pub(crate) auth_addresses: Gauge,
+    pub(crate) dead_keys: Gauge,
     pub(crate) upstream_connections: Counter,
     pub(crate) upstream_denied: Counter,
 }
@@ -128,6 +136,14 @@ impl Metrics {
             key_fetch_errors: counter!("okmon_edge_key_fetch_errors_total"),
             key_rows_bad: counter!("okmon_edge_key_rows_bad_total"),
             key_changes: counter!("okmon_edge_key_changes_total"),
+            key_reloads: counter!("okmon_edge_key_reloads_total"),
+            key_data_age: gauge!("okmon_edge_key_data_age_seconds"),
+            key_database_up: gauge!("okmon_edge_key_database_up"),
+            key_snapshot_bytes: gauge!("okmon_edge_key_snapshot_bytes"),
+            key_snapshot_errors: counter!("okmon_edge_key_snapshot_errors_total"),
+            auth_budgets_exhausted: counter!("okmon_edge_auth_budget_exhausted_total"),
+            auth_addresses: gauge!("okmon_edge_auth_addresses"),
+            dead_keys: gauge!("okmon_edge_auth_dead_keys"),
             upstream_connections: counter!("okmon_edge_upstream_connections_total"),
             upstream_denied: counter!("okmon_edge_upstream_denied_total"),
         }
@@ -206,11 +222,43 @@ fn describe() {
     );
     describe_counter!(
         "okmon_edge_key_rows_bad_total",
-        "Key rows that could not be read and were left out."
+        "Times that a key's row was not valid: the key's last good state goes on being served, a new key waits."
     );
     describe_counter!(
         "okmon_edge_key_changes_total",
         "Changes to keys and tenants that were followed."
+    );
+    describe_counter!(
+        "okmon_edge_key_reloads_total",
+        "Times that all keys were read from the database."
+    );
+    describe_gauge!(
+        "okmon_edge_key_data_age_seconds",
+        "How far the keys in memory are behind the database."
+    );
+    describe_gauge!(
+        "okmon_edge_key_database_up",
+        "Whether the database of the keys answers, and is the right one."
+    );
+    describe_gauge!(
+        "okmon_edge_key_snapshot_bytes",
+        "Size of the copy of the keys on disk, when it was last written."
+    );
+    describe_counter!(
+        "okmon_edge_key_snapshot_errors_total",
+        "Times that the copy of the keys on disk could not be written or read."
+    );
+    describe_counter!(
+        "okmon_edge_auth_budget_exhausted_total",
+        "Times that an address used up its budget of failed authentications."
+    );
+    describe_gauge!(
+        "okmon_edge_auth_addresses",
+        "Addresses with failed authentications that are remembered."
+    );
+    describe_gauge!(
+        "okmon_edge_auth_dead_keys",
+        "Refused keys that are remembered, to be asked to wait longer each time."
     );
     describe_counter!(
         "okmon_edge_upstream_connections_total",

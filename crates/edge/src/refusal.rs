@@ -17,9 +17,19 @@ pub(crate) enum Refusal {
     NoCredential,
     MalformedCredential,
     ConflictingCredentials,
-    UnknownKey,
-    ExpiredKey,
-    RevokedKey,
+    UnknownKey {
+        wait_seconds: u32,
+    },
+    ExpiredKey {
+        wait_seconds: u32,
+    },
+    RevokedKey {
+        wait_seconds: u32,
+    },
+    /// Too many of the failures above came from one address.
+    AuthFailures {
+        wait_seconds: u32,
+    },
     TenantSuspended {
         for_good: bool,
     },
@@ -80,8 +90,27 @@ pub(crate) enum Retry {
     Never,
     /// Soon: 1-4 s, which an OTLP SDK can sit out before it gives a batch up (most allow 10 s in all).
     Soon,
+    /// In so many seconds, or up to a quarter later.
+    In(u32),
+}
+
+impl Retry {
     /// Not before long: for a sender that tries for ever whatever it is told, so that it costs little.
-    Late,
+    const LATE: Self = Self::In(240);
+    /// No sender is asked to wait longer, in seconds.
+    const MAX: u64 = 300;
+
+    /// The wait in whole seconds. `jitter` spreads those who are told to come back; any number will do.
+    pub(crate) fn seconds(self, jitter: u64) -> Option<u64> {
+        match self {
+            Self::Never => None,
+            Self::Soon => Some(1 + jitter % 4),
+            Self::In(seconds) => {
+                let seconds = u64::from(seconds);
+                Some((seconds + jitter % (seconds / 4 + 2)).min(Self::MAX))
+            }
+        }
+    }
 }
 
 /// One row of the table.
@@ -97,12 +126,13 @@ pub(crate) struct Row {
 
 impl Refusal {
     /// Every label of the table, so that metrics start at zero.
-    pub(crate) const LABELS: [&'static str; 20] = [
+    pub(crate) const LABELS: [&'static str; 21] = [
         "no_credential",
         "malformed_credential",
         "unknown_key",
         "expired_key",
         "revoked_key",
+        "auth_failures",
         "tenant_suspended",
         "tenant_mismatch",
         "scope",
@@ -126,23 +156,33 @@ impl Refusal {
             Cancelled, DeadlineExceeded, Internal, PermissionDenied, ResourceExhausted,
             Unauthenticated, Unavailable, Unimplemented,
         };
-        use Retry::{Late, Never, Soon};
+        use Retry::{In, Never, Soon};
+        const LATE: Retry = Retry::LATE;
         let (label, status, code, retry) = match self {
-            Self::NoCredential => ("no_credential", 401, Unauthenticated, Late),
+            Self::NoCredential => ("no_credential", 401, Unauthenticated, LATE),
             Self::MalformedCredential | Self::ConflictingCredentials => {
-                ("malformed_credential", 401, Unauthenticated, Late)
+                ("malformed_credential", 401, Unauthenticated, LATE)
             }
-            Self::UnknownKey => ("unknown_key", 401, Unauthenticated, Late),
-            Self::ExpiredKey => ("expired_key", 401, Unauthenticated, Late),
-            Self::RevokedKey => ("revoked_key", 401, Unauthenticated, Late),
+            Self::UnknownKey { wait_seconds } => {
+                ("unknown_key", 401, Unauthenticated, In(*wait_seconds))
+            }
+            Self::ExpiredKey { wait_seconds } => {
+                ("expired_key", 401, Unauthenticated, In(*wait_seconds))
+            }
+            Self::RevokedKey { wait_seconds } => {
+                ("revoked_key", 401, Unauthenticated, In(*wait_seconds))
+            }
+            Self::AuthFailures { wait_seconds } => {
+                ("auth_failures", 429, ResourceExhausted, In(*wait_seconds))
+            }
             Self::TenantSuspended { for_good: false } => {
                 ("tenant_suspended", 503, Unavailable, Soon)
             }
             Self::TenantSuspended { for_good: true } => {
-                ("tenant_suspended", 403, PermissionDenied, Late)
+                ("tenant_suspended", 403, PermissionDenied, LATE)
             }
-            Self::TenantMismatch => ("tenant_mismatch", 403, PermissionDenied, Late),
-            Self::Scope { .. } => ("scope", 403, PermissionDenied, Late),
+            Self::TenantMismatch => ("tenant_mismatch", 403, PermissionDenied, LATE),
+            Self::Scope { .. } => ("scope", 403, PermissionDenied, LATE),
             Self::TooLarge { .. } => ("too_large", 413, ResourceExhausted, Never),
             Self::Draining => ("draining", 503, Unavailable, Soon),
             Self::KeysUnavailable => ("keys_unavailable", 503, Unavailable, Soon),
@@ -176,6 +216,8 @@ impl Refusal {
         match (self, protocol) {
             // vmagent repeats a 413 for ever, and a 400, which Mimir uses too, never.
             (Self::TooLarge { .. }, Some(Protocol::RemoteWrite)) => 400,
+            // Prometheus drops on a 429, unless it is told otherwise.
+            (Self::AuthFailures { .. }, Some(Protocol::RemoteWrite)) => 503,
             _ => self.row().status,
         }
     }
@@ -187,9 +229,13 @@ impl Refusal {
         Cow::Borrowed(match self {
             Self::NoCredential
             | Self::MalformedCredential
-            | Self::UnknownKey
-            | Self::ExpiredKey
-            | Self::RevokedKey => CREDENTIAL,
+            | Self::UnknownKey { .. }
+            | Self::ExpiredKey { .. }
+            | Self::RevokedKey { .. } => CREDENTIAL,
+            Self::AuthFailures { .. } => {
+                "too many requests with wrong API keys came from this address, so keys not seen lately are not looked up: \
+                 keep the data, try again, and stop the sender whose key is wrong"
+            }
             Self::ConflictingCredentials => {
                 "more than one API key was sent and they differ: send one"
             }
@@ -256,9 +302,10 @@ mod tests {
             Refusal::NoCredential,
             Refusal::MalformedCredential,
             Refusal::ConflictingCredentials,
-            Refusal::UnknownKey,
-            Refusal::ExpiredKey,
-            Refusal::RevokedKey,
+            Refusal::UnknownKey { wait_seconds: 4 },
+            Refusal::ExpiredKey { wait_seconds: 32 },
+            Refusal::RevokedKey { wait_seconds: 240 },
+            Refusal::AuthFailures { wait_seconds: 1 },
             Refusal::TenantSuspended { for_good: false },
             Refusal::TenantSuspended { for_good: true },
             Refusal::TenantMismatch,
@@ -321,14 +368,37 @@ mod tests {
 
     #[test]
     fn what_is_temporary_is_never_answered_so_that_data_is_dropped() {
-        for refusal in all()
-            .into_iter()
-            .filter(|refusal| refusal.row().retry == Retry::Soon)
-        {
+        for refusal in all() {
             let row = refusal.row();
+            let is_throttled = matches!(refusal, Refusal::AuthFailures { .. });
+            if row.retry != Retry::Soon && !is_throttled {
+                continue;
+            }
             // A body that stops coming is the client's own doing; everything else of this kind must be retried.
             let kept = matches!(row.status, 502..=504 | 429) || refusal == Refusal::BodyTimeout;
-            assert!(kept && row.code == Code::Unavailable, "{refusal:?}");
+            assert!(kept, "{refusal:?}");
+            // An OTLP sender keeps what was refused with this code if it is told when to come back.
+            let code = if is_throttled {
+                Code::ResourceExhausted
+            } else {
+                Code::Unavailable
+            };
+            assert_eq!(row.code, code, "{refusal:?}");
+            // What Prometheus keeps as it comes from the box.
+            let prometheus = refusal.status(Some(Protocol::RemoteWrite));
+            assert!(prometheus != 429, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_never_shorter_than_asked_for_and_never_longer_than_a_sender_can() {
+        for seconds in [1, 4, 8, 64, 240, 300, u32::MAX] {
+            let waits = (0..1000).map(|jitter| Retry::In(seconds).seconds(jitter).unwrap());
+            let waits: BTreeSet<_> = waits.collect();
+            let least = u64::from(seconds).min(300);
+            assert_eq!(waits.first(), Some(&least));
+            assert!(waits.last().is_some_and(|last| *last <= 300));
+            assert!(waits.len() > 1 || seconds >= 300, "{seconds}: not spread");
         }
     }
 }

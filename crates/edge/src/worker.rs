@@ -1,5 +1,5 @@
-//! What one core's runtime holds. Nothing in a [`Worker`] that changes is shared with another core, except the keys and the
-//! metrics, which are made for it.
+//! What one core's runtime holds. Nothing in a [`Worker`] that changes is shared with another core, except what is [`Common`],
+//! which is made for it.
 
 use std::cell::Cell;
 use std::fmt;
@@ -11,7 +11,9 @@ use http::HeaderValue;
 use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::ConnectionSettings;
+use crate::failures::Failures;
 use crate::keys::Keyring;
 use crate::metrics::Metrics;
 use crate::upstream::Targets;
@@ -24,30 +26,47 @@ pub(crate) struct Settings {
     pub(crate) connections: ConnectionSettings,
 }
 
+/// What all workers have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) keys: Arc<Keyring>,
+    pub(crate) failures: Arc<Failures>,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Cancelled when no new requests shall be taken.
+    pub(crate) draining: CancellationToken,
+}
+
 /// One core's share of the data plane.
 pub(crate) struct Worker {
     pub(crate) settings: Arc<Settings>,
     pub(crate) targets: Targets,
     pub(crate) keys: Arc<Keyring>,
+    pub(crate) failures: Arc<Failures>,
+    pub(crate) clock: Arc<Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) request_ids: RequestIds,
     pub(crate) date: DateCache,
-    /// Cancelled when no new requests shall be taken.
     pub(crate) draining: CancellationToken,
 }
 
 impl Worker {
-    pub(crate) fn new(
-        settings: Arc<Settings>,
-        targets: Targets,
-        keys: Arc<Keyring>,
-        metrics: Arc<Metrics>,
-        draining: CancellationToken,
-    ) -> Result<Rc<Self>, getrandom::Error> {
+    pub(crate) fn new(common: Common, targets: Targets) -> Result<Rc<Self>, getrandom::Error> {
+        let Common {
+            settings,
+            keys,
+            failures,
+            clock,
+            metrics,
+            draining,
+        } = common;
         Ok(Rc::new(Self {
             settings,
             targets,
             keys,
+            failures,
+            clock,
             metrics,
             request_ids: RequestIds::new()?,
             date: DateCache::default(),

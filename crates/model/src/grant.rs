@@ -111,6 +111,11 @@ impl Grant {
         Verdict::Valid
     }
 
+    /// Whether the verdict may be another one at another time.
+    pub fn depends_on_time(&self) -> bool {
+        self.expires_at.is_some() || self.tenant_status == TenantStatus::Suspended
+    }
+
     /// Whether the key may do `scope`.
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.contains(scope)
@@ -177,6 +182,35 @@ mod tests {
             Verdict::SuspendedForGood
         );
         assert_eq!(suspended(None).verdict(NOW, GRACE), Verdict::Suspended);
+    }
+
+    #[test]
+    fn what_does_not_depend_on_time_is_the_same_at_all_times() {
+        let at = || [None, Some(NOW)];
+        let statuses = [
+            TenantStatus::Active,
+            TenantStatus::Suspended,
+            TenantStatus::Inactive,
+        ];
+        let mut all = Vec::new();
+        for (tenant_status, expires_at) in statuses.into_iter().flat_map(|s| at().map(|at| (s, at)))
+        {
+            for (revoked_at, suspended_at) in at().into_iter().flat_map(|r| at().map(|s| (r, s))) {
+                all.push(Grant {
+                    expires_at,
+                    revoked_at,
+                    tenant_status,
+                    suspended_at,
+                    ..valid()
+                });
+            }
+        }
+        let (long_before, long_after) = (OffsetDateTime::UNIX_EPOCH, NOW + GRACE * 1000);
+        for grant in &all {
+            let same = grant.verdict(long_before, GRACE) == grant.verdict(long_after, GRACE);
+            assert!(same || grant.depends_on_time(), "{grant:?}");
+        }
+        assert!(!valid().depends_on_time());
     }
 
     #[test]

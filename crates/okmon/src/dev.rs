@@ -299,6 +299,8 @@ fn edge_config(args: &DevArgs, database_url: &str, sink: SocketAddr) -> String {
         listener("api", args.api_port),
         format!("[ops]\naddress = \"{}\"\n", args.address(args.ops_port)),
         format!("[database]\nurl = {database_url:?}\n"),
+        // The database is there when this process is.
+        "[keys]\nsnapshot_file = \"\"\n".to_owned(),
         "[runtime]\ndrain_max = \"5s\"\n".to_owned(),
         upstream("grpc", "collector", "grpc"),
         upstream("collector", "collector", "http1"),

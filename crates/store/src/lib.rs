@@ -29,9 +29,9 @@ use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 pub use audit::{Actor, AuditEntry};
-pub use changes::{Change, Changed};
+pub use changes::{Change, Changed, FeedListener, FeedPosition, FeedRead};
 pub use error::StoreError;
-pub use grants::{BadGrant, GrantsLoaded};
+pub use grants::{BadGrant, Grants, GrantsCursor, GrantsPage};
 pub use keys::{Key, NewKey};
 pub use operators::{NewOperator, Operator, OperatorScope, OperatorScopes, UnknownOperatorScope};
 pub use tenants::{NewTenant, Tenant};
@@ -41,6 +41,18 @@ use url::Target;
 
 /// How long a call waits for a free connection, or for the database to accept a new one.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Gives a call to the database an end: after `patience` it counts as not answered.
+pub async fn within<T>(
+    patience: Duration,
+    asking: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let answered = tokio::time::timeout(patience, asking).await;
+    answered.unwrap_or_else(|_| {
+        let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        Err(StoreError::Unavailable(sqlx::Error::Io(late)))
+    })
+}
 
 /// A database. Cheap to clone; clones share one pool.
 #[derive(Debug, Clone)]
@@ -128,6 +140,21 @@ impl Store {
         let store = Self::open(url, max_connections);
         store.ping().await?;
         Ok(store)
+    }
+
+    /// Makes sure within `patience` that the database takes connections, by one of its own: the pool would try a refused
+    /// one again and again until its own time is up.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] with the reason.
+    pub async fn reach(&self, patience: Duration) -> Result<(), StoreError> {
+        let Pool::Postgres(pool) = &self.0 else {
+            return self.ping().await;
+        };
+        let options = pool.connect_options();
+        let tried = tokio::time::timeout(patience, options.connect()).await;
+        let connection = tried.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        Ok(connection.close().await?)
     }
 
     /// Asks the database for an answer.

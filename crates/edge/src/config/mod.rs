@@ -1,6 +1,7 @@
 //! The edge's configuration: what `edge.toml` may say, and what it means as a whole. `config/edge/edge.toml` documents every
 //! key; a test reads it.
 
+mod auth_failures;
 mod keys;
 mod upstreams;
 
@@ -11,6 +12,7 @@ use model::Signal;
 use ops::config::{ByteSize, ConfigError, Section, read};
 use store::DatabaseUrl;
 
+pub(crate) use self::auth_failures::AuthFailureSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
@@ -26,6 +28,7 @@ pub struct Config {
     /// How many connections to it may be open.
     pub database_connections: u32,
     pub(crate) keys: KeySettings,
+    pub(crate) auth_failures: AuthFailureSettings,
     pub(crate) suspend_grace: Duration,
     pub(crate) body_max: ByteSize,
     pub(crate) body_idle_max: Duration,
@@ -97,7 +100,8 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let log_format = ops.choice("log_format", &formats, ops::log::Format::Auto);
     ops.finish();
     let (database, database_connections) = keys::database(&root.section("database"));
-    let keys = keys::keys(&root.section("keys"));
+    let keys = keys::keys(&root.section("keys"), database.as_ref());
+    let auth_failures = auth_failures::auth_failures(&root.section("auth_failures"));
     let tenants = root.section("tenants");
     let suspend_grace = tenants.or("suspend_grace", Duration::from_hours(72));
     tenants.finish();
@@ -116,6 +120,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         database: database?,
         database_connections,
         keys,
+        auth_failures,
         suspend_grace,
         body_max,
         body_idle_max,

@@ -91,7 +91,10 @@ url = 'mysql://x'
 connections_max = 0
 [keys]
 poll_every = '0s'
-refresh_after = 5
+reload_every = 5
+[auth_failures]
+burst = 0
+per_minute = 0
 [limits]
 body_max = '1GB'
 [connections]
@@ -120,14 +123,16 @@ traces = 'nowhere'
         (6, "database.url"),
         (7, "database.connections_max"),
         (9, "keys.poll_every"),
-        (10, "keys.refresh_after"),
-        (12, "limits.body_max"),
-        (14, "connections.streams_max"),
-        (15, "connections.stream_window"),
-        (17, "upstreams.m.url"),
-        (19, "upstreams.m.speaks"),
-        (20, "upstreams.m.response_timeout"),
-        (25, "routes.otlp_http.traces"),
+        (10, "keys.reload_every"),
+        (12, "auth_failures.burst"),
+        (13, "auth_failures.per_minute"),
+        (15, "limits.body_max"),
+        (17, "connections.streams_max"),
+        (18, "connections.stream_window"),
+        (20, "upstreams.m.url"),
+        (22, "upstreams.m.speaks"),
+        (23, "upstreams.m.response_timeout"),
+        (28, "routes.otlp_http.traces"),
     ];
     assert_eq!(found, expected, "{error}");
 }

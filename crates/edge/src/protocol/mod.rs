@@ -8,7 +8,7 @@ pub(crate) mod remote_write;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use crate::refusal::{Refusal, Retry};
+use crate::refusal::Refusal;
 use crate::request::body::Body;
 
 /// What senders speak.
@@ -65,7 +65,7 @@ impl Dialect {
 
     /// Writes `refusal` for senders of this dialect. `jitter` spreads those who are told to come back; any number will do.
     pub(crate) fn render(self, refusal: &Refusal, jitter: u64) -> Response<Body> {
-        let wait = wait_seconds(self, refusal.row().retry, jitter);
+        let wait = refusal.row().retry.seconds(jitter);
         let mut response = match self {
             Self::OtlpGrpc => return otlp_grpc::render(refusal, wait),
             Self::OtlpProtobuf => otlp_http::render_protobuf(refusal, wait),
@@ -76,17 +76,6 @@ impl Dialect {
             .unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         http_hints(response.headers_mut(), refusal, wait);
         response
-    }
-}
-
-/// How long a sender is asked to wait, in whole seconds, if it is asked at all.
-fn wait_seconds(dialect: Dialect, retry: Retry, jitter: u64) -> Option<u64> {
-    match (retry, dialect) {
-        (Retry::Soon, _) => Some(1 + jitter % 4),
-        // OTLP senders drop what they are told not to retry; a delay would only mislead them.
-        (Retry::Never, _)
-        | (Retry::Late, Dialect::OtlpGrpc | Dialect::OtlpProtobuf | Dialect::OtlpJson) => None,
-        (Retry::Late, _) => Some(240 + jitter % 61),
     }
 }
 

@@ -1,6 +1,7 @@
 //! AUTHENTICATE: from credential to caller. The tenant comes from the key alone; a tenant header may only agree with it.
 //! Works from memory; a key not seen before is fetched once, however many requests bring it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use model::{ApiKey, TenantId, Verdict};
+use model::{ApiKey, KeyDigest, TenantId, Verdict};
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 
@@ -45,37 +46,89 @@ pub(crate) async fn authenticate(
     routed: &Routed,
     headers: &HeaderMap,
 ) -> Result<Caller, Refusal> {
-    let credential = credential(headers)?;
+    let address = peer.address.ip();
+    let credential = credential(headers).inspect_err(|refusal| {
+        // Who sends no key guesses none.
+        if *refusal != Refusal::NoCredential {
+            worker.failures.charge(address);
+        }
+    })?;
     let digest = credential.key.digest();
     let held = match worker.keys.held(&digest).await {
         Some(held) => held,
-        None => match worker.keys.fetch(digest).await {
-            Lookup::Held(held) => held,
-            Lookup::Unknown => return Err(Refusal::UnknownKey),
-            Lookup::Unavailable => return Err(Refusal::KeysUnavailable),
-        },
+        None => look_up(worker, address, digest).await?,
     };
-    let now = OffsetDateTime::now_utc();
-    match held.grant.verdict(now, worker.settings.suspend_grace) {
+    let grant = &held.grant;
+    let now = if grant.depends_on_time() {
+        worker.clock.now()
+    } else {
+        OffsetDateTime::UNIX_EPOCH
+    };
+    let dead = || {
+        worker.failures.charge(address);
+        worker.failures.refused(&digest)
+    };
+    match grant.verdict(now, worker.settings.suspend_grace) {
         Verdict::Valid => {}
-        Verdict::Revoked => return Err(Refusal::RevokedKey),
-        Verdict::Expired => return Err(Refusal::ExpiredKey),
+        Verdict::Revoked => {
+            return Err(Refusal::RevokedKey {
+                wait_seconds: dead(),
+            });
+        }
+        Verdict::Expired => {
+            return Err(Refusal::ExpiredKey {
+                wait_seconds: dead(),
+            });
+        }
         Verdict::Suspended => return Err(Refusal::TenantSuspended { for_good: false }),
         Verdict::SuspendedForGood => return Err(Refusal::TenantSuspended { for_good: true }),
     }
     check_tenant(
         worker,
         peer,
-        &held.grant.tenant,
+        &grant.tenant,
         headers,
         credential.user.as_deref(),
     )
     .await?;
     let needed = routed.signal.write_scope();
-    if !held.grant.allows(needed) {
+    if !grant.allows(needed) {
         return Err(Refusal::Scope { needed });
     }
     Ok(Caller { key: held })
+}
+
+/// Asks the database for a key that is not in memory, unless it is known not to exist, or `address` has brought too many
+/// keys that do not.
+async fn look_up(
+    worker: &Worker,
+    address: IpAddr,
+    digest: KeyDigest,
+) -> Result<Arc<Held>, Refusal> {
+    let (keys, failures) = (&worker.keys, &worker.failures);
+    let lookup = match keys.absent(&digest) {
+        Some(Lookup::Unknown) => {
+            failures.charge(address);
+            Lookup::Unknown
+        }
+        Some(known) => known,
+        None => {
+            let asking = failures.look_up(address);
+            let asking = asking.map_err(|wait_seconds| Refusal::AuthFailures { wait_seconds })?;
+            let lookup = keys.fetch(digest).await;
+            if !matches!(lookup, Lookup::Unknown) {
+                asking.pass();
+            }
+            lookup
+        }
+    };
+    match lookup {
+        Lookup::Held(held) => Ok(held),
+        Lookup::Unknown => Err(Refusal::UnknownKey {
+            wait_seconds: failures.refused(&digest),
+        }),
+        Lookup::Unavailable => Err(Refusal::KeysUnavailable),
+    }
 }
 
 /// Reads the credential, in whatever of the three forms it came. The same key in two of them is one credential.

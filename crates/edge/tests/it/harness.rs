@@ -1,6 +1,7 @@
 //! The real edge on free ports, over a database of its own, in front of a scripted upstream.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -46,8 +47,10 @@ pub(crate) struct World {
     pub(crate) keys: Keys,
     pub(crate) store: Store,
     sql: sqlx::SqlitePool,
-    _edge: edge::Running,
-    _directory: TempDir,
+    edge: Option<edge::Running>,
+    upstream_url: String,
+    setup: Setup,
+    directory: TempDir,
 }
 
 /// How a world differs from the usual one.
@@ -59,6 +62,10 @@ pub(crate) struct Setup {
     pub(crate) kind: &'static str,
     pub(crate) body_idle_max: &'static str,
     pub(crate) response_timeout: &'static str,
+    /// How often the feed of changes is looked at.
+    pub(crate) poll_every: &'static str,
+    /// How many failed authentications an address may bring at once; they are forgiven at one a minute.
+    pub(crate) auth_failures: u32,
 }
 
 impl Setup {
@@ -68,6 +75,8 @@ impl Setup {
         kind: "collector",
         body_idle_max: "1m",
         response_timeout: "1m",
+        poll_every: "100ms",
+        auth_failures: 1_000_000,
     };
 
     /// For tests of waiting that ends.
@@ -117,7 +126,7 @@ impl World {
     }
 
     async fn start_at(upstream: Upstream, url: &str, setup: Setup, directory: TempDir) -> Self {
-        let database = format!("sqlite://{}", directory.path().join("okmon.db").display());
+        let database = database_in(directory.path());
         let store = Store::connect(&database.parse().unwrap(), 4).await.unwrap();
         store.migrate().await.unwrap();
         let keys = seed(&store).await;
@@ -126,11 +135,7 @@ impl World {
             .execute(&sql)
             .await
             .unwrap();
-        let config = config(&database, url, setup);
-        let edge = edge::start(edge::Config::parse("test", &config).unwrap())
-            .await
-            .unwrap();
-        edge.ready().await;
+        let edge = start_edge(&database, url, setup, directory.path()).await;
         Self {
             api: edge.listener("api").unwrap(),
             lenient: edge.listener("lenient").unwrap(),
@@ -139,9 +144,44 @@ impl World {
             keys,
             store,
             sql,
-            _edge: edge,
-            _directory: directory,
+            edge: Some(edge),
+            upstream_url: url.to_owned(),
+            setup,
+            directory,
         }
+    }
+
+    /// Stops the edge as an operator would.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(edge) = self.edge.take() {
+            edge.stop().await;
+        }
+    }
+
+    /// Starts an edge on the saved keys of the one that was stopped, with the database at `database`.
+    pub(crate) async fn start_again(&mut self, database: &str) {
+        assert!(self.edge.is_none(), "stop it first");
+        let edge = start_edge(
+            database,
+            &self.upstream_url,
+            self.setup,
+            self.directory.path(),
+        )
+        .await;
+        self.api = edge.listener("api").unwrap();
+        self.lenient = edge.listener("lenient").unwrap();
+        self.ops = edge.ops_address;
+        self.edge = Some(edge);
+    }
+
+    /// The file with the saved keys.
+    pub(crate) fn snapshot(&self) -> PathBuf {
+        self.directory.path().join(SNAPSHOT)
+    }
+
+    /// The database that the keys are in.
+    pub(crate) fn database(&self) -> String {
+        database_in(self.directory.path())
     }
 
     /// Changes the database behind everybody's back.
@@ -174,6 +214,26 @@ impl World {
         })
         .await
     }
+}
+
+const SNAPSHOT: &str = "keys.snapshot";
+
+fn database_in(directory: &Path) -> String {
+    format!("sqlite://{}", directory.join("okmon.db").display())
+}
+
+async fn start_edge(
+    database: &str,
+    upstream: &str,
+    setup: Setup,
+    directory: &Path,
+) -> edge::Running {
+    let config = config(database, upstream, setup, &directory.join(SNAPSHOT));
+    let edge = edge::start(edge::Config::parse("test", &config).unwrap())
+        .await
+        .unwrap();
+    edge.ready().await;
+    edge
 }
 
 async fn seed(store: &Store) -> Keys {
@@ -225,16 +285,20 @@ async fn seed(store: &Store) -> Keys {
     }
 }
 
-fn config(database: &str, upstream: &str, setup: Setup) -> String {
+fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> String {
     let Setup {
         speaks,
         kind,
         body_idle_max,
         response_timeout,
+        poll_every,
+        auth_failures,
     } = setup;
+    let snapshot = snapshot.display();
     format!(
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
-         [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '100ms'\n\
+         [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
+         [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
          [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n\
          [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\
          [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nresponse_timeout = '{response_timeout}'\n\

@@ -6,7 +6,7 @@ use model::{ApiKey, ScopeSet, TenantId};
 use store::{Actor, NewKey};
 use time::OffsetDateTime;
 
-use crate::harness::{TENANT, World, eventually, post};
+use crate::harness::{Setup, TENANT, World, eventually, post};
 use crate::upstream::{Reply, Script};
 
 async fn status(world: &World, key: &ApiKey) -> u16 {
@@ -35,18 +35,18 @@ async fn make_key(world: &World, key: &ApiKey) {
         .unwrap();
 }
 
-/// The number of keys asked of the database so far, once the changes that made this world have been followed.
+/// The number of keys asked of the database so far.
 async fn fetches(world: &World) -> f64 {
-    let changes = world.store.change_seq_latest().await.unwrap();
-    eventually("the feed to be followed", async || {
-        let followed = world.metric("okmon_edge_key_changes_total", "").await;
-        let enough = followed > changes as f64 - 0.5;
-        enough
-            .then_some(())
-            .ok_or_else(|| format!("{followed} of {changes}"))
-    })
-    .await;
     world.metric("okmon_edge_key_fetches_total", "").await
+}
+
+/// An edge that is told of no change.
+async fn deaf() -> World {
+    let setup = Setup {
+        poll_every: "1h",
+        ..Setup::PATIENT
+    };
+    World::start_with(Script::Answer(Reply::new(200)), setup).await
 }
 
 async fn becomes(world: &World, key: &ApiKey, wanted: u16) {
@@ -61,7 +61,7 @@ async fn becomes(world: &World, key: &ApiKey, wanted: u16) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_is_asked_for_once_however_many_bring_it() {
-    let world = Arc::new(World::start(Script::Answer(Reply::new(200))).await);
+    let world = Arc::new(deaf().await);
     let key = ApiKey::generate().unwrap();
     make_key(&world, &key).await;
     let before = fetches(&world).await;
@@ -74,6 +74,27 @@ async fn a_new_key_is_asked_for_once_however_many_bring_it() {
     }
     let fetched = fetches(&world).await - before;
     assert!(fetched <= 1.5, "{fetched} questions about one new key");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_is_in_memory_before_it_is_used() {
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    let held = world.metric("okmon_edge_keys_held", "").await;
+    let key = ApiKey::generate().unwrap();
+    make_key(&world, &key).await;
+    eventually("the key to be held", async || {
+        let now = world.metric("okmon_edge_keys_held", "").await;
+        (now > held)
+            .then_some(())
+            .ok_or_else(|| format!("{now} keys"))
+    })
+    .await;
+    let before = fetches(&world).await;
+    assert_eq!(status(&world, &key).await, 200);
+    assert!(
+        fetches(&world).await - before < 0.5,
+        "asked at its first use"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,4 +149,40 @@ async fn while_the_database_is_broken_known_keys_work_and_unknown_ones_are_told_
         .by_hand("alter table elsewhere rename to api_keys")
         .await;
     becomes(&world, &world.keys.unknown, 401).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_not_valid_leaves_the_last_good_state_and_a_revocation_still_counts() {
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    let bad = async || world.metric("okmon_edge_key_rows_bad_total", "").await;
+    world
+        .by_hand("update api_keys set scopes = 'everything' where tenant_id = 'tenant-a'")
+        .await;
+    eventually("the rows to be noticed", async || {
+        let rows = bad().await;
+        (rows > 0.5)
+            .then_some(())
+            .ok_or_else(|| format!("{rows} rows"))
+    })
+    .await;
+    assert_eq!(status(&world, &world.keys.valid).await, 200);
+    // One that nothing good is known of waits, and is not asked for again and again.
+    make_key(&world, &world.keys.unknown).await;
+    becomes(&world, &world.keys.unknown, 200).await;
+    let fresh = ApiKey::generate().unwrap();
+    let world = deaf().await;
+    make_key(&world, &fresh).await;
+    world
+        .by_hand("update api_keys set scopes = 'everything'")
+        .await;
+    let before = fetches(&world).await;
+    for _ in 0..5 {
+        assert_eq!(status(&world, &fresh).await, 503, "not known to be wrong");
+    }
+    assert!(fetches(&world).await - before < 1.5);
+    let world = World::start(Script::Answer(Reply::new(200))).await;
+    world
+        .by_hand("update api_keys set scopes = 'everything', revoked_at = 'yes' where tenant_id = 'tenant-a'")
+        .await;
+    becomes(&world, &world.keys.valid, 401).await;
 }

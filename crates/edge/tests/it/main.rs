@@ -5,15 +5,16 @@
     clippy::indexing_slicing,
     clippy::format_push_string,
     clippy::format_collect,
-    clippy::cast_precision_loss,
     reason = "a test fails by panicking, in the functions it is made of too, and reads better than it runs"
 )]
 
 mod answers;
 mod any_headers;
 mod credentials;
+mod failures;
 mod framing;
 mod harness;
+mod key_outage;
 mod keys;
 mod metrics;
 mod oversize;

@@ -11,12 +11,13 @@ const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const PROTOCOLS: [&str; 4] = ["otlp_grpc", "otlp_http", "remote_write", "loki_push"];
 const SIGNALS: [&str; 4] = ["traces", "metrics", "logs", "profiles"];
 const OUTCOMES: [&str; 4] = ["accepted", "rejected", "refused", "abandoned"];
-const CAUSES: [&str; 20] = [
+const CAUSES: [&str; 21] = [
     "no_credential",
     "malformed_credential",
     "unknown_key",
     "expired_key",
     "revoked_key",
+    "auth_failures",
     "tenant_suspended",
     "tenant_mismatch",
     "scope",

@@ -1,5 +1,7 @@
 //! Every route, and what a refusal looks like to its senders.
 
+use std::ops::RangeInclusive;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use tokio::io::AsyncWriteExt;
@@ -107,8 +109,22 @@ pub(crate) enum Retry {
     Never,
     /// After 1 to 4 seconds.
     Soon,
-    /// After 240 to 300 seconds, where the protocol has senders that come back whatever they are told.
+    /// After 240 to 300 seconds.
     Late,
+    /// Longer each time, up to 300 seconds.
+    Longer,
+}
+
+impl Retry {
+    /// The waits that are right, in seconds.
+    fn allowed(self) -> Option<RangeInclusive<i64>> {
+        match self {
+            Self::Never => None,
+            Self::Soon => Some(1..=4),
+            Self::Late => Some(240..=300),
+            Self::Longer => Some(1..=300),
+        }
+    }
 }
 
 /// What a cause comes to.
@@ -133,11 +149,7 @@ pub(crate) fn check(route: &Route, answer: &Answer, expected: &Expected) -> Stri
     } else {
         assert_eq!(answer.status, expected.status, "{context}");
         assert_eq!(challenge, expected.status == 401, "{context}");
-        let allowed = match expected.retry {
-            Retry::Soon => Some(1..=4),
-            Retry::Late if route.form == Form::Text => Some(240..=300),
-            Retry::Late | Retry::Never => None,
-        };
+        let allowed = expected.retry.allowed();
         match (wait, &allowed) {
             (None, None) => {}
             (Some(wait), Some(allowed)) => assert!(allowed.contains(&wait), "{context}"),
@@ -172,7 +184,7 @@ fn grpc_text(answer: &Answer, expected: &Expected, context: &str) -> String {
     let text = answer.header("grpc-message").unwrap().to_owned();
     let details = answer.header("grpc-status-details-bin");
     let bare = answer.header("google.rpc.retryinfo-bin");
-    if expected.retry == Retry::Soon {
+    if let Some(allowed) = expected.retry.allowed() {
         let details = STANDARD_NO_PAD.decode(details.expect(context)).unwrap();
         let status = Status::from_protobuf(&details).expect(context);
         assert_eq!(
@@ -180,7 +192,7 @@ fn grpc_text(answer: &Answer, expected: &Expected, context: &str) -> String {
             (expected.code, &text)
         );
         let info = status.retry_info().expect(context);
-        assert!((1..=4).contains(&delay(&info)), "{context}");
+        assert!(allowed.contains(&delay(&info)), "{context}");
         assert_eq!(bare, Some(info.to_metadata().as_str()), "{context}");
     } else {
         assert_eq!((details, bare), (None, None), "{context}");
@@ -230,4 +242,12 @@ fn http_text(
 
 fn delay(info: &RetryInfo) -> i64 {
     info.retry_delay.as_ref().unwrap().seconds
+}
+
+/// How long a gRPC answer asks to wait, in seconds.
+pub(crate) fn retry_info_seconds(answer: &Answer) -> u64 {
+    let details = answer.header("grpc-status-details-bin").unwrap();
+    let details = STANDARD_NO_PAD.decode(details).unwrap();
+    let info = Status::from_protobuf(&details).unwrap().retry_info();
+    delay(&info.unwrap()).try_into().unwrap()
 }

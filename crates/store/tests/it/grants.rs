@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use model::{ApiKey, TenantStatus, Verdict};
+use model::{ApiKey, KeyId, TenantStatus, Verdict};
 use store::{DatabaseUrl, Store, StoreError};
 
 use crate::world::{NOW, World, actor, new_key, tenant_id};
@@ -14,7 +14,7 @@ crate::in_both_databases!(
     a_key_deleted_by_hand_is_unknown,
     a_tenant_suspended_by_hand_suspends_its_keys,
     a_row_that_is_not_valid_is_named_and_spares_the_others,
-    only_keys_that_may_work_are_loaded_the_newest_first,
+    all_keys_that_may_work_are_read_page_by_page,
     a_database_that_is_away_is_a_temporary_error,
 );
 
@@ -61,7 +61,7 @@ async fn a_key_revoked_by_hand_is_revoked(world: World) {
             "{time}"
         );
     }
-    assert!(world.store.grants_load(10).await.unwrap().grants.is_empty());
+    assert_eq!(all(&world).await, []);
 }
 
 async fn a_key_deleted_by_hand_is_unknown(world: World) {
@@ -122,26 +122,55 @@ async fn a_row_that_is_not_valid_is_named_and_spares_the_others(world: World) {
         }
         other => panic!("{other:?}"),
     }
-    let loaded = world.store.grants_load(10).await.unwrap();
-    assert_eq!(loaded.grants.len(), 1);
-    assert_eq!(loaded.grants[0].1.key_id, good.key_id);
-    assert_eq!(loaded.bad.len(), 1);
-    assert_eq!(loaded.bad[0].key_id, bad.key_id.to_string());
+    let tenant = tenant_id("bad");
+    for (read, good_rows) in [
+        (world.store.grants_page(None, 10).await.unwrap().grants, 1),
+        (world.store.grants_of_tenant(&tenant).await.unwrap(), 0),
+        (
+            world.store.grants_fetch(&[secret.digest()]).await.unwrap(),
+            0,
+        ),
+    ] {
+        let found: Vec<_> = read.good.iter().map(|(_, grant)| grant.key_id).collect();
+        assert_eq!(found, vec![good.key_id; good_rows]);
+        assert_eq!(read.bad.len(), 1);
+        assert_eq!(read.bad[0].key_id, bad.key_id.to_string());
+        assert_eq!(read.bad[0].digest, secret.digest());
+    }
+    let now = world.now();
+    world
+        .sql(&format!("update api_keys set revoked_at = {now}"))
+        .await
+        .unwrap();
+    let revoked = world.store.grant_fetch(&secret.digest()).await.unwrap();
+    assert!(
+        revoked.unwrap().revoked_at.is_some(),
+        "whatever else the row says"
+    );
 }
 
-async fn only_keys_that_may_work_are_loaded_the_newest_first(world: World) {
-    let (_, oldest, _) = world.tenant("acme").await;
+/// Every key that may work, read in pages of two.
+async fn all(world: &World) -> Vec<KeyId> {
+    let (mut found, mut next) = (Vec::new(), None);
+    loop {
+        let page = world.store.grants_page(next.as_ref(), 2).await.unwrap();
+        assert!(page.grants.bad.is_empty());
+        found.extend(page.grants.good.iter().map(|(_, grant)| grant.key_id));
+        next = page.next;
+        if next.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn all_keys_that_may_work_are_read_page_by_page(world: World) {
+    let (_, first, _) = world.tenant("acme").await;
     let tenant = tenant_id("acme");
-    let mut ids = vec![oldest.key_id];
-    for age in 1..=3 {
+    let mut ids = vec![first.key_id];
+    for _ in 0..4 {
         let new = new_key(&ApiKey::generate().unwrap());
-        let at = NOW + Duration::from_secs(age);
-        let key = world
-            .store
-            .key_insert(&tenant, new, at, &actor())
-            .await
-            .unwrap();
-        ids.insert(0, key.key_id);
+        let key = world.store.key_insert(&tenant, new, NOW, &actor()).await;
+        ids.push(key.unwrap().key_id);
     }
     let mut expired = new_key(&ApiKey::generate().unwrap());
     expired.expires_at = Some(NOW - Duration::from_secs(1));
@@ -150,31 +179,18 @@ async fn only_keys_that_may_work_are_loaded_the_newest_first(world: World) {
         .key_insert(&tenant, expired, NOW, &actor())
         .await
         .unwrap();
-    world
-        .store
-        .key_revoke(ids.remove(1), NOW, &actor())
-        .await
-        .unwrap()
-        .unwrap();
-
-    let loaded = world.store.grants_load(10).await.unwrap();
-    let found: Vec<_> = loaded
-        .grants
-        .iter()
-        .map(|(_, grant)| grant.key_id)
-        .collect();
-    assert_eq!(found, ids);
-    assert!(loaded.complete && loaded.bad.is_empty());
-
-    let bounded = world.store.grants_load(2).await.unwrap();
-    assert_eq!(bounded.grants.len(), 2);
-    assert!(!bounded.complete);
+    let revoked = world.store.key_revoke(ids.remove(1), NOW, &actor()).await;
+    revoked.unwrap().unwrap();
+    ids.sort_by_key(KeyId::to_string);
+    assert_eq!(all(&world).await, ids);
+    let of_tenant = world.store.grants_of_tenant(&tenant).await.unwrap();
+    assert_eq!(of_tenant.good.len(), 6, "with those that do not work");
 
     world
         .sql("update tenants set status = 'inactive'")
         .await
         .unwrap();
-    assert!(world.store.grants_load(10).await.unwrap().grants.is_empty());
+    assert_eq!(all(&world).await, []);
 }
 
 async fn a_database_that_is_away_is_a_temporary_error(world: World) {

@@ -27,6 +27,11 @@ impl World {
         Self::migrated(url, Some(dir)).await
     }
 
+    /// The database at `url`, which is another server's.
+    pub(crate) async fn at(url: String) -> Self {
+        Self::migrated(url, None).await
+    }
+
     async fn migrated(url: String, dir: Option<TempDir>) -> Self {
         let world = Self {
             store: connect(&url).await,

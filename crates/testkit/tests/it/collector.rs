@@ -190,6 +190,8 @@ address = \"127.0.0.1:{port}\"
 address = \"127.0.0.1:{ops}\"
 [database]
 url = \"{database_url}\"
+[keys]
+snapshot_file = \"\"
 [upstreams.collector_grpc]
 url = \"{}\"
 speaks = \"grpc\"
