@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_is_charged_unless_it_pass() {
+    fn a_look_up_is_charged_unless_it_passes() {
         let (failures, address) = (failures(2, 1, 10), v4(1));
         for _ in 0..10 {
             failures.look_up(address).unwrap().pass();
@@ -352,7 +352,9 @@ mod tests {
         let failures = failures(10, 60, 1000);
         for n in 0..100_000 {
             failures.charge(v4(n));
-            failures.refused(&digest(u64::from(n)));
+        }
+        for n in 0..DEAD_KEYS_MAX + 1000 {
+            failures.refused(&digest(n));
         }
         failures.report();
         assert!(failures.budgets.entry_count() <= 1000);
