@@ -9,6 +9,7 @@
 //! | `grants` | what the edge reads: one grant by digest, or all active ones |
 //! | `changes` | the feed that says which cached grants are out of date |
 //! | `tenants`, `keys`, `operators`, `audit` | what the control plane reads and writes |
+//! | `uses` | what the edge writes: when a key was last used, by whom and from where |
 //! | `schema` | migrations, and the check that a process knows the schema it meets |
 
 mod audit;
@@ -21,6 +22,7 @@ mod operators;
 mod schema;
 mod tenants;
 mod url;
+mod uses;
 
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ pub use keys::{Key, NewKey};
 pub use operators::{NewOperator, Operator, OperatorScope, OperatorScopes, UnknownOperatorScope};
 pub use tenants::{NewTenant, Tenant};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
+pub use uses::{KeyUse, Seen, USES_PER_KEY_MAX};
 
 use url::Target;
 

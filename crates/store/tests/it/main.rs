@@ -9,6 +9,7 @@ mod changes;
 mod grants;
 mod schema;
 mod tenants_and_keys;
+mod uses;
 mod world;
 
 /// Makes of each promise one test per database.
