@@ -87,6 +87,11 @@ impl fmt::Debug for OperatorToken {
     }
 }
 
+/// Whether `text` can be the public part of a token.
+pub(crate) fn is_operator_id(text: &str) -> bool {
+    text.len() == ID_LEN && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
 /// Makes an operator in the database whose token works until it is revoked; the token exists nowhere else.
 ///
 /// # Errors

@@ -37,7 +37,8 @@ pub struct AuditEntry {
     pub at: OffsetDateTime,
     /// By whom.
     pub actor: String,
-    /// What: `tenant.create`, `key.create`, `key.revoke`, `operator.create`.
+    /// What: `tenant.create`, `tenant.update`, `tenant.suspend`, `tenant.resume`, `tenant.delete`, `key.create`, `key.import`,
+    /// `key.rotate`, `key.revoke`, `operator.create`, `operator.revoke`.
     pub action: String,
     /// On which tenant.
     pub tenant_id: Option<String>,
@@ -77,19 +78,31 @@ macro_rules! audit_insert {
 
 pub(crate) use audit_insert;
 
+/// Which entries are asked for; `None` asks for all.
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    /// Those on this tenant and its keys.
+    pub tenant: Option<TenantId>,
+    /// Those on this key.
+    pub key_id: Option<KeyId>,
+}
+
 impl Store {
     /// Up to `limit` entries before `before` (all, if `None`), newest first.
     pub async fn audit_list(
         &self,
+        filter: &AuditFilter,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditEntry>, StoreError> {
         on_pool!(self, pool => {
             let rows = sqlx::query(
                 "select seq, at, actor, action, tenant_id, key_id, detail from audit \
-                 where seq < $1 order by seq desc limit $2",
+                 where seq < $1 and ($2 = '' or tenant_id = $2) and ($3 = '' or key_id = $3) order by seq desc limit $4",
             )
             .bind(before.unwrap_or(i64::MAX))
+            .bind(filter.tenant.as_ref().map_or("", TenantId::as_str))
+            .bind(filter.key_id.as_ref().map_or("", KeyId::as_str))
             .bind(i64::from(limit))
             .fetch_all(pool)
             .await?;

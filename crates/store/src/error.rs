@@ -56,6 +56,45 @@ pub enum StoreError {
     /// A key with this id or digest exists already.
     #[error("key {0} exists already")]
     KeyExists(KeyId),
+    /// A key that was made elsewhere cannot be taken in.
+    #[error("key {key_id} cannot be imported: {why}")]
+    KeyTaken {
+        /// The key's id.
+        key_id: KeyId,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// It is not clear which key a rotation shall replace.
+    #[error("{}", rotate_which(tenant, *wanted, candidates))]
+    RotateWhich {
+        /// Whose keys.
+        tenant: TenantId,
+        /// The key that was named, which is not among the candidates.
+        wanted: Option<KeyId>,
+        /// The keys that could be replaced, with their names.
+        candidates: Vec<(KeyId, String)>,
+    },
+}
+
+fn rotate_which(
+    tenant: &TenantId,
+    wanted: Option<KeyId>,
+    candidates: &[(KeyId, String)],
+) -> String {
+    let listed: Vec<_> = candidates
+        .iter()
+        .map(|(id, name)| format!("{id} ({name:?})"))
+        .collect();
+    let there_are = match listed.as_slice() {
+        [] => "it has none that works and has not been replaced; make a new one".to_owned(),
+        _ => format!("name one of {}", listed.join(", ")),
+    };
+    match wanted {
+        Some(id) => format!(
+            "key {id} is not one of tenant {tenant}'s that work and have not been replaced: {there_are}"
+        ),
+        None => format!("it is not clear which key of tenant {tenant} to replace: {there_are}"),
+    }
 }
 
 impl StoreError {

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 
 use crate::audit::{Done, audit_insert};
 use crate::columns::{Checked, Columns, Written, kept};
+use crate::tenants::tenant_locked;
 use crate::{Actor, Store, StoreError, in_transaction, on_pool};
 
 /// A key as the database has it.
@@ -26,6 +27,39 @@ pub struct Key {
     pub revoked_at: Option<OffsetDateTime>,
     /// When it was last seen, in steps of some seconds.
     pub last_used_at: Option<OffsetDateTime>,
+    /// The key that was made in its place.
+    pub replaced_by: Option<KeyId>,
+}
+
+/// What a key was made as a rotation of, and for how long it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rotation {
+    /// The key that is replaced; `None` where the tenant has exactly one that can be.
+    pub old: Option<KeyId>,
+    /// When the old key stops working, if it does not stop by itself before.
+    pub old_until: OffsetDateTime,
+}
+
+/// How much one user agent, or one address, used a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedBy {
+    /// The user agent or the address.
+    pub value: String,
+    /// Requests seen.
+    pub requests: i64,
+    /// When it was seen first.
+    pub first_at: OffsetDateTime,
+    /// When it was last seen.
+    pub last_at: OffsetDateTime,
+}
+
+/// Who uses a key; in each list those first that were seen last.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyUses {
+    /// What senders call themselves.
+    pub user_agents: Vec<UsedBy>,
+    /// Where they send from.
+    pub addresses: Vec<UsedBy>,
 }
 
 /// A key about to be made.
@@ -54,16 +88,26 @@ impl NewKey {
             expires_at: self.expires_at.map(kept),
             revoked_at: None,
             last_used_at: None,
+            replaced_by: None,
         }
     }
 }
 
 impl Key {
+    /// Whether the key works at `now`, as far as it is up to itself.
+    pub fn works(&self, now: OffsetDateTime) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|at| now < at)
+    }
+
     pub(crate) fn creation<'a>(&'a self, actor: &'a Actor) -> Done<'a> {
+        self.made_by("key.create", actor)
+    }
+
+    fn made_by<'a>(&'a self, action: &'static str, actor: &'a Actor) -> Done<'a> {
         Done {
             at: self.created_at,
             actor,
-            action: "key.create",
+            action,
             tenant: Some(&self.tenant),
             key_id: Some(self.key_id),
             detail: format!("name {:?}, scopes {}", self.name, self.scopes),
@@ -97,10 +141,21 @@ pub(crate) use key_row_insert;
 macro_rules! key_select {
     ($rest:literal) => {
         concat!(
-            "select key_id, tenant_id, name, scopes, created_at, expires_at, revoked_at, last_used_at from api_keys ",
+            "select key_id, tenant_id, name, scopes, created_at, expires_at, revoked_at, last_used_at, replaced_by \
+             from api_keys ",
             $rest
         )
     };
+}
+
+/// Makes sure in the transaction `$tx` that a tenant may get keys, until the end of the transaction.
+macro_rules! active_tenant {
+    ($store:expr, $tx:ident, $tenant:expr) => {{
+        let found = tenant_locked!($store, $tx, $tenant);
+        if found.status == TenantStatus::Inactive {
+            return Err(StoreError::TenantInactive($tenant.clone()));
+        }
+    }};
 }
 
 impl Store {
@@ -118,18 +173,107 @@ impl Store {
         let digest = new.digest;
         let key = new.made(tenant.clone(), now);
         in_transaction!(self, tx => {
-            let row = sqlx::query("select status from tenants where id = $1")
-                .bind(tenant.as_str())
-                .fetch_optional(&mut *tx)
-                .await?
-                .ok_or_else(|| StoreError::NoSuchTenant(tenant.clone()))?;
-            if row.text("status")? == TenantStatus::Inactive.as_str() {
-                return Err(StoreError::TenantInactive(tenant.clone()));
-            }
+            active_tenant!(self, tx, tenant);
             key_row_insert!(tx, &key, digest);
             audit_insert!(tx, key.creation(actor));
         });
         Ok(key)
+    }
+
+    /// Gives `tenant` a key that was made elsewhere. The same again changes nothing, while the key works; the second part
+    /// says whether it was new.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchTenant`], [`StoreError::TenantInactive`]; [`StoreError::KeyTaken`] when the key is another
+    /// tenant's or does not work any more, or its id is another key's.
+    pub async fn key_import(
+        &self,
+        tenant: &TenantId,
+        new: NewKey,
+        now: OffsetDateTime,
+        actor: &Actor,
+    ) -> Result<(Key, bool), StoreError> {
+        let digest = new.digest;
+        let key = new.made(tenant.clone(), now);
+        in_transaction!(self, tx => {
+            active_tenant!(self, tx, tenant);
+            let row = sqlx::query(
+                "select key_id, tenant_id, name, scopes, created_at, expires_at, revoked_at, last_used_at, replaced_by, \
+                 digest from api_keys where key_id = $1 or digest = $2 order by digest = $2 desc limit 1",
+            )
+            .bind(key.key_id.as_str())
+            .bind(digest.as_bytes().as_slice())
+            .fetch_optional(&mut *tx)
+            .await?;
+            if let Some(row) = row {
+                let found = key_of(&row)?;
+                let same = row.bytes_or_null("digest")?.as_deref() == Some(digest.as_bytes().as_slice());
+                let why = match (same && found.key_id == key.key_id, &found.tenant == tenant) {
+                    (false, _) => "its id is that of another key",
+                    (true, false) => "it belongs to another tenant",
+                    (true, true) if found.revoked_at.is_some() => "it was revoked, which is for good",
+                    (true, true) if !found.works(now) => "it has expired",
+                    (true, true) => return Ok((found, false)),
+                };
+                return Err(StoreError::KeyTaken { key_id: key.key_id, why });
+            }
+            key_row_insert!(tx, &key, digest);
+            audit_insert!(tx, key.made_by("key.import", actor));
+        });
+        Ok((key, true))
+    }
+
+    /// Makes a key in the place of another, which goes on working for a while: both or neither. `make` makes the new key
+    /// of the old one. Gives the new key and the old one.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchTenant`], [`StoreError::TenantInactive`]; [`StoreError::RotateWhich`] when the old key is not one
+    /// of the tenant's that work and have not been replaced, or none was named and there is not exactly one.
+    pub async fn key_rotate(
+        &self,
+        tenant: &TenantId,
+        rotation: Rotation,
+        make: impl FnOnce(&Key) -> NewKey,
+        now: OffsetDateTime,
+        actor: &Actor,
+    ) -> Result<(Key, Key), StoreError> {
+        let at = kept(now);
+        in_transaction!(self, tx => {
+            active_tenant!(self, tx, tenant);
+            let rows = sqlx::query(key_select!(
+                "where tenant_id = $1 and revoked_at is null and replaced_by is null order by created_at, key_id"
+            ))
+            .bind(tenant.as_str())
+            .fetch_all(&mut *tx)
+            .await?;
+            let keys = rows.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
+            let mut old = rotated(tenant, keys, rotation.old, now)?;
+            let new = make(&old);
+            let digest = new.digest;
+            let key = new.made(tenant.clone(), now);
+            key_row_insert!(tx, &key, digest);
+            let until = kept(rotation.old_until);
+            if until <= at {
+                old.revoked_at = Some(at);
+            } else {
+                old.expires_at = Some(old.expires_at.map_or(until, |own| own.min(until)));
+            }
+            old.replaced_by = Some(key.key_id);
+            sqlx::query(
+                "update api_keys set expires_at = $2, revoked_at = $3, replaced_by = $4 where key_id = $1",
+            )
+            .bind(old.key_id.as_str())
+            .bind(old.expires_at.map(Written))
+            .bind(old.revoked_at.map(Written))
+            .bind(key.key_id.as_str())
+            .execute(&mut *tx)
+            .await?;
+            audit_insert!(tx, Done {
+                detail: format!("replaces {}", old.key_id),
+                ..key.made_by("key.rotate", actor)
+            });
+            Ok((key, old))
+        })
     }
 
     /// The key with this id, if there is one.
@@ -140,6 +284,34 @@ impl Store {
                 .fetch_optional(pool)
                 .await?;
             row.as_ref().map(key_of).transpose()
+        })
+    }
+
+    /// Who uses a key: up to `limit` of the last seen of each kind.
+    pub async fn key_uses(&self, key_id: KeyId, limit: u32) -> Result<KeyUses, StoreError> {
+        Ok(KeyUses {
+            user_agents: self.key_uses_of_kind(key_id, "user_agent", limit).await?,
+            addresses: self.key_uses_of_kind(key_id, "address", limit).await?,
+        })
+    }
+
+    async fn key_uses_of_kind(
+        &self,
+        key_id: KeyId,
+        kind: &str,
+        limit: u32,
+    ) -> Result<Vec<UsedBy>, StoreError> {
+        on_pool!(self, pool => {
+            let rows = sqlx::query(
+                "select key_id, value, requests, first_at, last_at from key_uses where key_id = $1 and kind = $2 \
+                 order by last_at desc, requests desc, value limit $3",
+            )
+            .bind(key_id.as_str())
+            .bind(kind)
+            .bind(i64::from(limit))
+            .fetch_all(pool)
+            .await?;
+            rows.iter().map(use_of).collect()
         })
     }
 
@@ -203,6 +375,46 @@ impl Store {
     }
 }
 
+/// The key that a rotation replaces.
+fn rotated(
+    tenant: &TenantId,
+    keys: Vec<Key>,
+    wanted: Option<KeyId>,
+    now: OffsetDateTime,
+) -> Result<Key, StoreError> {
+    let mut candidates: Vec<_> = keys.into_iter().filter(|key| key.works(now)).collect();
+    let found = match wanted {
+        Some(id) => candidates.iter().position(|key| key.key_id == id),
+        None if candidates.len() == 1 => Some(0),
+        None => None,
+    };
+    match found {
+        Some(at) => Ok(candidates.swap_remove(at)),
+        None => Err(StoreError::RotateWhich {
+            tenant: tenant.clone(),
+            wanted,
+            candidates: candidates
+                .into_iter()
+                .map(|key| (key.key_id, key.name))
+                .collect(),
+        }),
+    }
+}
+
+fn use_of(row: &impl Columns) -> Result<UsedBy, StoreError> {
+    let row = Checked {
+        table: "key_uses",
+        id: row.text("key_id")?,
+        row,
+    };
+    Ok(UsedBy {
+        value: row.row.text("value")?,
+        requests: row.row.integer("requests")?,
+        first_at: row.time("first_at")?,
+        last_at: row.time("last_at")?,
+    })
+}
+
 fn key_of(row: &impl Columns) -> Result<Key, StoreError> {
     let row = Checked {
         table: "api_keys",
@@ -218,5 +430,10 @@ fn key_of(row: &impl Columns) -> Result<Key, StoreError> {
         expires_at: row.time_or_null("expires_at")?,
         revoked_at: row.revocation()?,
         last_used_at: row.time_or_null("last_used_at")?,
+        // Only a hint for people: what cannot be read is no reason to hide the key.
+        replaced_by: row
+            .row
+            .text_or_null("replaced_by")?
+            .and_then(|id| id.parse().ok()),
     })
 }

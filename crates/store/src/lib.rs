@@ -9,6 +9,7 @@
 //! | `grants` | what the edge reads: one grant by digest, or all active ones |
 //! | `changes` | the feed that says which cached grants are out of date |
 //! | `tenants`, `keys`, `operators`, `audit` | what the control plane reads and writes |
+//! | `housekeeping` | what may be forgotten |
 //! | `uses` | what the edge writes: when a key was last used, by whom and from where |
 //! | `schema` | migrations, and the check that a process knows the schema it meets |
 
@@ -17,6 +18,7 @@ mod changes;
 mod columns;
 mod error;
 mod grants;
+mod housekeeping;
 mod keys;
 mod operators;
 mod schema;
@@ -30,13 +32,14 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _};
 
-pub use audit::{Actor, AuditEntry};
+pub use audit::{Actor, AuditEntry, AuditFilter};
 pub use changes::{Change, Changed, FeedListener, FeedPosition, FeedRead};
 pub use error::StoreError;
 pub use grants::{BadGrant, Grants, GrantsCursor, GrantsPage};
-pub use keys::{Key, NewKey};
+pub use housekeeping::Forgotten;
+pub use keys::{Key, KeyUses, NewKey, Rotation, UsedBy};
 pub use operators::{NewOperator, Operator, OperatorScope, OperatorScopes, UnknownOperatorScope};
-pub use tenants::{NewTenant, Tenant};
+pub use tenants::{Limit, NewTenant, Tenant, TenantLimits, TenantUpdate};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
 pub use uses::{KeyUse, Seen, USES_PER_KEY_MAX};
 

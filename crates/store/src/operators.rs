@@ -64,6 +64,13 @@ impl OperatorScopes {
         admin: true,
     };
 
+    /// The names of what is granted.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let admin = self.admin.then_some(OperatorScope::Admin.as_str());
+        let read = self.read.then_some(OperatorScope::Read.as_str());
+        admin.into_iter().chain(read)
+    }
+
     /// Whether `scope` is granted; `admin` includes `read`.
     pub const fn allows(self, scope: OperatorScope) -> bool {
         match scope {
@@ -131,6 +138,15 @@ pub struct NewOperator {
     pub expires_at: Option<OffsetDateTime>,
 }
 
+macro_rules! operator_select {
+    ($rest:literal) => {
+        concat!(
+            "select id, name, scopes, created_at, expires_at, revoked_at from operators ",
+            $rest
+        )
+    };
+}
+
 impl Store {
     /// Makes an operator.
     pub async fn operator_insert(
@@ -172,12 +188,64 @@ impl Store {
         Ok(operator)
     }
 
+    /// Up to `limit` operators in the order of their ids, those after `after`.
+    pub async fn operator_list(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Operator>, StoreError> {
+        on_pool!(self, pool => {
+            let rows = sqlx::query(operator_select!("where id > $1 order by id limit $2"))
+                .bind(after.unwrap_or_default())
+                .bind(i64::from(limit))
+                .fetch_all(pool)
+                .await?;
+            rows.iter().map(operator_of).collect()
+        })
+    }
+
+    /// Revokes an operator's token. `None`: there is no such operator. One revoked before stays as it is.
+    pub async fn operator_revoke(
+        &self,
+        id: &str,
+        now: OffsetDateTime,
+        actor: &Actor,
+    ) -> Result<Option<Operator>, StoreError> {
+        let at = kept(now);
+        in_transaction!(self, tx => {
+            let written = sqlx::query(
+                "update operators set revoked_at = $2 where id = $1 and revoked_at is null",
+            )
+            .bind(id)
+            .bind(Written(at))
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            let row = sqlx::query(operator_select!("where id = $1"))
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await?;
+            let Some(operator) = row.as_ref().map(operator_of).transpose()? else {
+                return Ok(None);
+            };
+            if written > 0 {
+                audit_insert!(tx, Done {
+                    at,
+                    actor,
+                    action: "operator.revoke",
+                    tenant: None,
+                    key_id: None,
+                    detail: format!("id {}, name {:?}", operator.id, operator.name),
+                });
+            }
+            Ok(Some(operator))
+        })
+    }
+
     /// The operator whose token has this digest: expired and revoked ones too.
     pub async fn operator_fetch(&self, digest: &KeyDigest) -> Result<Option<Operator>, StoreError> {
         on_pool!(self, pool => {
-            let row = sqlx::query(
-                "select id, name, scopes, created_at, expires_at, revoked_at from operators where digest = $1",
-            )
+            let row = sqlx::query(operator_select!("where digest = $1"))
             .bind(digest.as_bytes().as_slice())
             .fetch_optional(pool)
             .await?;

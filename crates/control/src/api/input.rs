@@ -1,11 +1,15 @@
 //! From a request to typed input, or to a problem that names what is wrong with it.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::api::problem::Problem;
@@ -22,10 +26,58 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let object = Json::<Map<String, Value>>::from_request(request, state).await;
+        let object = Json::<OnceEach>::from_request(request, state).await;
         object
-            .map(|Json(object)| Self(Fields::new(object)))
+            .map(|Json(OnceEach(object))| Self(Fields::new(object)))
             .map_err(|rejection| body_problem(&rejection))
+    }
+}
+
+/// A JSON object in which no name comes twice, nor in the objects in it: of two values one would be ignored silently.
+struct OnceEach(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for OnceEach {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OnceEachVisitor)
+    }
+}
+
+struct OnceEachVisitor;
+
+impl<'de> Visitor<'de> for OnceEachVisitor {
+    type Value = OnceEach;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<OnceEach, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = fields.next_key::<String>()? {
+            let Inner(value) = fields.next_value()?;
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format_args!(
+                    "the field {name:?} comes twice"
+                )));
+            }
+            object.insert(name, value);
+        }
+        Ok(OnceEach(object))
+    }
+}
+
+/// A value in such an object; an object in an array is none that this API takes.
+struct Inner(Value);
+
+impl<'de> Deserialize<'de> for Inner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let value = if raw.get().starts_with('{') {
+            serde_json::from_str(raw.get()).map(|OnceEach(object)| Value::Object(object))
+        } else {
+            serde_json::from_str(raw.get())
+        };
+        value.map(Self).map_err(D::Error::custom)
     }
 }
 
@@ -84,8 +136,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let raw: RawPage = query(parts, state).await?;
-        let limit = match raw.limit {
+        let RawPage { after, limit } = query(parts, state).await?;
+        Self::new(after, limit.as_deref())
+    }
+}
+
+impl Page {
+    fn new(after: Option<String>, limit: Option<&str>) -> Result<Self, Problem> {
+        let limit = match limit {
             None => PAGE_DEFAULT,
             Some(text) => text
                 .parse()
@@ -98,9 +156,35 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
                     )
                 })?,
         };
+        Ok(Self { after, limit })
+    }
+}
+
+/// Which part of the audit log is asked for: `?tenant=ID&key_id=ID&after=SEQ&limit=N`.
+pub(crate) struct AuditPage {
+    pub(crate) tenant: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) page: Page,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAuditPage {
+    tenant: Option<String>,
+    key_id: Option<String>,
+    after: Option<String>,
+    limit: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AuditPage {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let raw: RawAuditPage = query(parts, state).await?;
         Ok(Self {
-            after: raw.after,
-            limit,
+            tenant: raw.tenant,
+            key_id: raw.key_id,
+            page: Page::new(raw.after, raw.limit.as_deref())?,
         })
     }
 }

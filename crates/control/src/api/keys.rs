@@ -5,6 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{ApiKey, KeyId};
+use store::{Key, Rotation};
 use time::OffsetDateTime;
 
 use crate::api::input::{Body, Id, Page};
@@ -12,7 +13,10 @@ use crate::api::objects::{KeyObject, page};
 use crate::api::problem::Problem;
 use crate::api::router::{Caller, Deps};
 use crate::api::tenants::{no_tenant, tenant_id};
-use crate::rules::keys::key_wish;
+use crate::rules::keys::{key_wish, rotation_wish};
+
+/// User agents, and addresses, shown of a key.
+const USES_SHOWN: u32 = 10;
 
 pub(crate) async fn create(
     State(deps): State<Deps>,
@@ -23,14 +27,58 @@ pub(crate) async fn create(
     let tenant = tenant_id(&id)?;
     let now = OffsetDateTime::now_utc();
     let wish = key_wish(fields, now).map_err(Problem::invalid)?;
+    let actor = caller.actor();
+    if let Some((key_id, digest)) = wish.made_elsewhere {
+        let new = wish.known_by(key_id, digest);
+        let (key, is_new) = deps.store.key_import(&tenant, new, now, &actor).await?;
+        if !is_new {
+            return Ok((StatusCode::OK, Json(KeyObject::new(&key, now))));
+        }
+        tracing::info!(%tenant, %key_id, actor = actor.as_str(), "key imported");
+        return Ok((StatusCode::CREATED, Json(KeyObject::new(&key, now))));
+    }
     let secret = ApiKey::generate().map_err(|error| Problem::internal(&error))?;
-    let key = deps
-        .store
-        .key_insert(&tenant, wish.for_secret(&secret), now, &caller.actor())
-        .await?;
-    tracing::info!(%tenant, key_id = %key.key_id, actor = caller.actor().as_str(), "key created");
+    let new = wish.for_secret(&secret);
+    let key = deps.store.key_insert(&tenant, new, now, &actor).await?;
+    tracing::info!(%tenant, key_id = %key.key_id, actor = actor.as_str(), "key created");
     let object = KeyObject::new(&key, now).with_secret(&secret);
     Ok((StatusCode::CREATED, Json(object)))
+}
+
+pub(crate) async fn rotate(
+    State(deps): State<Deps>,
+    caller: Caller,
+    Id(id): Id,
+    Body(fields): Body,
+) -> Result<(StatusCode, Json<KeyObject>), Problem> {
+    let tenant = tenant_id(&id)?;
+    let now = OffsetDateTime::now_utc();
+    let wish = rotation_wish(fields, now).map_err(Problem::invalid)?;
+    let secret = ApiKey::generate().map_err(|error| Problem::internal(&error))?;
+    let rotation = Rotation {
+        old: wish.old,
+        old_until: now + wish.grace,
+    };
+    let actor = caller.actor();
+    let make = |old: &Key| wish.in_place_of(old, &secret, now);
+    let (key, old) = deps
+        .store
+        .key_rotate(&tenant, rotation, make, now, &actor)
+        .await?;
+    tracing::info!(%tenant, key_id = %key.key_id, replaces = %old.key_id, actor = actor.as_str(), "key rotated");
+    let object = KeyObject::new(&key, now)
+        .with_secret(&secret)
+        .with_replaced(KeyObject::new(&old, now));
+    Ok((StatusCode::CREATED, Json(object)))
+}
+
+pub(crate) async fn show(State(deps): State<Deps>, Id(id): Id) -> Result<Json<KeyObject>, Problem> {
+    let key_id = key_id(&id)?;
+    let key = deps.store.key_fetch(key_id).await?;
+    let key = key.ok_or_else(|| no_key(&id))?;
+    let uses = deps.store.key_uses(key_id, USES_SHOWN).await?;
+    let now = OffsetDateTime::now_utc();
+    Ok(Json(KeyObject::new(&key, now).with_uses(uses)))
 }
 
 pub(crate) async fn list(
@@ -62,15 +110,26 @@ pub(crate) async fn revoke(
     caller: Caller,
     Id(id): Id,
 ) -> Result<Json<KeyObject>, Problem> {
-    let unknown = || {
-        Problem::not_found(format!(
-            "there is no key {id:?}: send the 12 characters after obs_, as okmon key list shows them"
-        ))
-    };
-    let key_id = id.parse::<KeyId>().map_err(|_| unknown())?;
+    let key_id = key_id(&id)?;
     let now = OffsetDateTime::now_utc();
     let key = deps.store.key_revoke(key_id, now, &caller.actor()).await?;
-    let key = key.ok_or_else(unknown)?;
+    let key = key.ok_or_else(|| no_key(&id))?;
     tracing::info!(tenant = %key.tenant, %key_id, actor = caller.actor().as_str(), "key revoked");
     Ok(Json(KeyObject::new(&key, now)))
+}
+
+/// A key id from a path: what cannot be one names no key.
+fn key_id(text: &str) -> Result<KeyId, Problem> {
+    text.parse().map_err(|_| no_key(text))
+}
+
+/// The text is not repeated where it may be a whole key.
+fn no_key(id: &str) -> Problem {
+    let shown = match id.parse::<KeyId>() {
+        Ok(id) => format!("there is no key {id}"),
+        Err(_) => "that is not the id of a key".to_owned(),
+    };
+    Problem::not_found(format!(
+        "{shown}: send the 12 characters after obs_, as okmon key list shows them"
+    ))
 }

@@ -3,6 +3,7 @@
 mod input;
 mod keys;
 mod objects;
+mod operators;
 pub(crate) mod problem;
 pub(crate) mod router;
 mod tenants;

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
 use model::{ApiKey, Scope};
 use serde::Serialize;
-use store::{Key, Tenant};
+use store::{AuditEntry, Key, KeyUses, Operator, Tenant, UsedBy};
 use time::OffsetDateTime;
 
 use crate::rules;
@@ -23,8 +23,15 @@ pub(crate) struct TenantObject {
     created_at: OffsetDateTime,
     #[serde(with = "time::serde::rfc3339")]
     updated_at: OffsetDateTime,
+    limits: LimitsObject,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<KeyObject>,
+}
+
+/// A tenant's own limits; null is the edge's.
+#[derive(Debug, Serialize)]
+struct LimitsObject {
+    body_max_bytes: Option<u64>,
 }
 
 impl TenantObject {
@@ -37,6 +44,9 @@ impl TenantObject {
             suspended_at: tenant.suspended_at,
             created_at: tenant.created_at,
             updated_at: tenant.updated_at,
+            limits: LimitsObject {
+                body_max_bytes: tenant.limits.body_max_bytes,
+            },
             key: None,
         }
     }
@@ -65,8 +75,41 @@ pub(crate) struct KeyObject {
     revoked_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]
     last_used_at: Option<OffsetDateTime>,
+    replaced_by: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<Box<KeyObject>>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    uses: Option<UsesObject>,
+}
+
+/// Who uses a key, the last seen first.
+#[derive(Debug, Serialize)]
+struct UsesObject {
+    user_agents: Vec<UseObject>,
+    addresses: Vec<UseObject>,
+}
+
+#[derive(Debug, Serialize)]
+struct UseObject {
+    value: String,
+    requests: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    first_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    last_at: OffsetDateTime,
+}
+
+impl UseObject {
+    fn new(used: UsedBy) -> Self {
+        Self {
+            value: used.value,
+            requests: used.requests,
+            first_at: used.first_at,
+            last_at: used.last_at,
+        }
+    }
 }
 
 impl KeyObject {
@@ -76,12 +119,35 @@ impl KeyObject {
             tenant: key.tenant.to_string(),
             name: key.name.clone(),
             scopes: key.scopes.iter().map(Scope::as_str).collect(),
-            status: rules::keys::status(key, now),
+            status: rules::status(key.revoked_at, key.expires_at, now),
             created_at: key.created_at,
             expires_at: key.expires_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
+            replaced_by: key.replaced_by.map(|id| id.to_string()),
             key: None,
+            replaces: None,
+            uses: None,
+        }
+    }
+
+    /// With the key in whose place this one was made.
+    pub(crate) fn with_replaced(self, old: Self) -> Self {
+        Self {
+            replaces: Some(Box::new(old)),
+            ..self
+        }
+    }
+
+    /// With who uses it.
+    pub(crate) fn with_uses(self, uses: KeyUses) -> Self {
+        let objects = |list: Vec<UsedBy>| list.into_iter().map(UseObject::new).collect();
+        Self {
+            uses: Some(UsesObject {
+                user_agents: objects(uses.user_agents),
+                addresses: objects(uses.addresses),
+            }),
+            ..self
         }
     }
 
@@ -99,6 +165,62 @@ impl std::fmt::Debug for KeyObject {
     }
 }
 
+/// An operator; the token is shown by the command that makes it, and nowhere else.
+#[derive(Debug, Serialize)]
+pub(crate) struct OperatorObject {
+    id: String,
+    name: String,
+    scopes: Vec<&'static str>,
+    status: &'static str,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    expires_at: Option<OffsetDateTime>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    revoked_at: Option<OffsetDateTime>,
+}
+
+impl OperatorObject {
+    pub(crate) fn new(operator: Operator, now: OffsetDateTime) -> Self {
+        Self {
+            scopes: operator.scopes.names().collect(),
+            status: rules::status(operator.revoked_at, operator.expires_at, now),
+            id: operator.id,
+            name: operator.name,
+            created_at: operator.created_at,
+            expires_at: operator.expires_at,
+            revoked_at: operator.revoked_at,
+        }
+    }
+}
+
+/// An entry of the audit log.
+#[derive(Debug, Serialize)]
+pub(crate) struct AuditObject {
+    seq: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+    actor: String,
+    action: String,
+    tenant: Option<String>,
+    key_id: Option<String>,
+    detail: String,
+}
+
+impl AuditObject {
+    pub(crate) fn new(entry: AuditEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            at: entry.at,
+            actor: entry.actor,
+            action: entry.action,
+            tenant: entry.tenant_id,
+            key_id: entry.key_id,
+            detail: entry.detail,
+        }
+    }
+}
+
 /// One page of a list: an array, and where there may be more, a `Link` header (RFC 8288) to the next page.
 pub(crate) fn page<T: Serialize>(
     objects: &[T],
@@ -109,11 +231,15 @@ pub(crate) fn page<T: Serialize>(
     let mut response = Json(objects).into_response();
     let full = objects.len() == limit as usize;
     let next = last.filter(|_| full).and_then(|last| {
-        let link = format!(
-            "<{}?after={}&limit={limit}>; rel=\"next\"",
-            uri.path(),
-            escaped(last)
-        );
+        let asked = uri.query().unwrap_or_default().split('&');
+        let mut query: Vec<_> = asked
+            .filter(|part| {
+                !part.is_empty() && !part.starts_with("after=") && !part.starts_with("limit=")
+            })
+            .map(str::to_owned)
+            .collect();
+        query.push(format!("after={}&limit={limit}", escaped(last)));
+        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.join("&"));
         HeaderValue::try_from(link).ok()
     });
     if let Some(next) = next {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use store::StoreError;
 
+use crate::api::objects::TenantObject;
 use crate::rules::fields::FieldProblem;
 
 /// How long a client should wait for the database, in seconds.
@@ -25,6 +26,9 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldProblem>,
+    /// What is in the way of a thing that was to be made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    existing: Option<Box<TenantObject>>,
 }
 
 impl Problem {
@@ -36,7 +40,14 @@ impl Problem {
             code,
             detail: detail.into(),
             errors: Vec::new(),
+            existing: None,
         }
+    }
+
+    /// Shows what is in the way.
+    pub(crate) fn with_existing(self, existing: Option<TenantObject>) -> Self {
+        let existing = existing.map(Box::new);
+        Self { existing, ..self }
     }
 
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
@@ -97,7 +108,10 @@ impl From<StoreError> for Problem {
         let text = error.to_string();
         match error {
             StoreError::TenantExists(_) => Self::new(StatusCode::CONFLICT, "tenant_exists", text),
-            StoreError::KeyExists(_) => Self::new(StatusCode::CONFLICT, "key_exists", text),
+            StoreError::KeyExists(_) | StoreError::KeyTaken { .. } => {
+                Self::new(StatusCode::CONFLICT, "key_exists", text)
+            }
+            StoreError::RotateWhich { .. } => Self::new(StatusCode::CONFLICT, "rotate_which", text),
             StoreError::TenantInactive(_) => {
                 Self::new(StatusCode::CONFLICT, "tenant_inactive", text)
             }

@@ -6,12 +6,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, patch, post};
 use store::{Actor, Operator, OperatorScope, Store};
 use time::OffsetDateTime;
 
 use crate::api::problem::Problem;
-use crate::api::{keys, tenants};
+use crate::api::{keys, operators, tenants};
 use crate::operator::authorize;
 
 /// The largest body, in bytes: the objects of this API are small.
@@ -41,24 +41,30 @@ pub struct Route {
 
 type Entry = (Method, &'static str, Access, MethodRouter<Deps>);
 
+#[rustfmt::skip] // one route, one line
 fn table() -> Vec<Entry> {
     use Access::{Admin, Anybody, Read};
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
+    const PATCH: Method = Method::PATCH;
+    const DELETE: Method = Method::DELETE;
     vec![
         (GET, "/livez", Anybody, get(livez)),
         (GET, "/readyz", Anybody, get(readyz)),
+        (GET, "/api/openapi.json", Anybody, get(openapi)),
         (POST, "/api/v1/tenants", Admin, post(tenants::create)),
         (GET, "/api/v1/tenants", Read, get(tenants::list)),
         (GET, "/api/v1/tenants/{id}", Read, get(tenants::show)),
+        (PATCH, "/api/v1/tenants/{id}", Admin, patch(tenants::update)),
+        (DELETE, "/api/v1/tenants/{id}", Admin, delete(tenants::delete)),
         (POST, "/api/v1/tenants/{id}/keys", Admin, post(keys::create)),
         (GET, "/api/v1/tenants/{id}/keys", Read, get(keys::list)),
-        (
-            POST,
-            "/api/v1/keys/{key_id}/revoke",
-            Admin,
-            post(keys::revoke),
-        ),
+        (POST, "/api/v1/tenants/{id}/keys/rotate", Admin, post(keys::rotate)),
+        (GET, "/api/v1/keys/{key_id}", Read, get(keys::show)),
+        (POST, "/api/v1/keys/{key_id}/revoke", Admin, post(keys::revoke)),
+        (GET, "/api/v1/operators", Read, get(operators::list)),
+        (POST, "/api/v1/operators/{id}/revoke", Admin, post(operators::revoke)),
+        (GET, "/api/v1/audit", Read, get(operators::audit)),
     ]
 }
 
@@ -141,6 +147,15 @@ async fn never_stored(request: Request, next: Next) -> Response {
         .headers_mut()
         .insert(header::CACHE_CONTROL, no_store);
     response
+}
+
+/// What this API is, for programs (`OpenAPI` 3.1). Kept by hand; tests hold it against the routes and their answers.
+async fn openapi() -> impl IntoResponse {
+    let media_type = HeaderValue::from_static("application/json");
+    (
+        [(header::CONTENT_TYPE, media_type)],
+        include_str!("openapi.json"),
+    )
 }
 
 async fn livez() -> &'static str {

@@ -5,6 +5,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{ApiKey, TenantId};
+use store::{StoreError, TenantUpdate};
 use time::OffsetDateTime;
 
 use crate::api::input::{Body, Id, Page};
@@ -12,7 +13,7 @@ use crate::api::objects::{KeyObject, TenantObject, page};
 use crate::api::problem::Problem;
 use crate::api::router::{Caller, Deps};
 use crate::rules::keys::KeyWish;
-use crate::rules::tenants::new_tenant;
+use crate::rules::tenants::{new_tenant, tenant_update};
 
 pub(crate) async fn create(
     State(deps): State<Deps>,
@@ -23,10 +24,18 @@ pub(crate) async fn create(
     let secret = ApiKey::generate().map_err(|error| Problem::internal(&error))?;
     let now = OffsetDateTime::now_utc();
     let first_key = KeyWish::first().for_secret(&secret);
-    let (tenant, key) = deps
+    let id = new.id.clone();
+    let made = deps
         .store
         .tenant_insert(new, first_key, now, &caller.actor())
-        .await?;
+        .await;
+    let (tenant, key) = match made {
+        Err(error @ StoreError::TenantExists(_)) => {
+            let existing = deps.store.tenant_fetch(&id).await?;
+            return Err(Problem::from(error).with_existing(existing.map(TenantObject::new)));
+        }
+        made => made?,
+    };
     tracing::info!(tenant = %tenant.id, key_id = %key.key_id, actor = caller.actor().as_str(), "tenant created");
     let key = KeyObject::new(&key, now).with_secret(&secret);
     Ok((
@@ -60,6 +69,39 @@ pub(crate) async fn show(
     let id = tenant_id(&id)?;
     let tenant = deps.store.tenant_fetch(&id).await?;
     let tenant = tenant.ok_or_else(|| no_tenant(id.as_str()))?;
+    Ok(Json(TenantObject::new(tenant)))
+}
+
+pub(crate) async fn update(
+    State(deps): State<Deps>,
+    caller: Caller,
+    Id(id): Id,
+    Body(fields): Body,
+) -> Result<Json<TenantObject>, Problem> {
+    let id = tenant_id(&id)?;
+    let update = tenant_update(fields).map_err(Problem::invalid)?;
+    if update == TenantUpdate::default() {
+        let detail = "nothing to change: send at least one of name, email, status, limits";
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(Problem::new(status, "nothing_to_change", detail));
+    }
+    let now = OffsetDateTime::now_utc();
+    let actor = caller.actor();
+    let tenant = deps.store.tenant_update(&id, &update, now, &actor).await?;
+    tracing::info!(tenant = %tenant.id, status = %tenant.status, actor = actor.as_str(), "tenant changed");
+    Ok(Json(TenantObject::new(tenant)))
+}
+
+pub(crate) async fn delete(
+    State(deps): State<Deps>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Json<TenantObject>, Problem> {
+    let id = tenant_id(&id)?;
+    let now = OffsetDateTime::now_utc();
+    let actor = caller.actor();
+    let tenant = deps.store.tenant_delete(&id, now, &actor).await?;
+    tracing::info!(tenant = %tenant.id, actor = actor.as_str(), "tenant deleted");
     Ok(Json(TenantObject::new(tenant)))
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use store::Limit;
 
 /// One thing wrong with what was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,6 +34,11 @@ impl Fields {
             field: field.to_owned(),
             message: message.into(),
         });
+    }
+
+    /// Whether something was wrong with `field`.
+    pub(crate) fn has_problem(&self, field: &str) -> bool {
+        self.problems.iter().any(|problem| problem.field == field)
     }
 
     /// A text that must be there.
@@ -70,6 +76,32 @@ impl Fields {
             Some(number) => Some(number),
             None => self.wrong(field, "must be a whole number, not negative"),
         }
+    }
+
+    /// A limit: a whole number, or null for the default; absent is neither.
+    pub(crate) fn limit_or_none(&mut self, field: &'static str) -> Option<Limit> {
+        if self.left.get(field).is_some_and(Value::is_null) {
+            self.take(field);
+            return Some(Limit::Default);
+        }
+        self.number_or_none(field).map(Limit::Own)
+    }
+
+    /// An object that may be absent or null; `read` reads its fields.
+    pub(crate) fn object_or_none<T>(
+        &mut self,
+        field: &'static str,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> Option<T> {
+        let Value::Object(object) = self.take(field)? else {
+            return self.wrong(field, "must be an object");
+        };
+        let mut inner = Self::new(object);
+        let value = read(&mut inner);
+        for problem in inner.finish() {
+            self.problem(&format!("{field}.{}", problem.field), problem.message);
+        }
+        Some(value)
     }
 
     /// A list of texts that may be absent or null.

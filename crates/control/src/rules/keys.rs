@@ -1,8 +1,8 @@
-//! What a new key must look like, and what to call the state of one.
+//! What a new key must look like, and what a rotation may ask for.
 
 use std::time::Duration;
 
-use model::{ApiKey, Scope, ScopeSet, UnknownScope};
+use model::{ApiKey, KeyDigest, KeyId, MalformedKeyId, Scope, ScopeSet, UnknownScope};
 use store::{Key, NewKey};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,12 +15,18 @@ const FIRST_NAME: &str = "default";
 /// The longest life that can be asked for: what lies beyond is a key without an end.
 const LIFE_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
+/// The longest time that an old key may go on beside the new one.
+const GRACE_MAX: Duration = Duration::from_hours(365 * 24);
+const GRACE_DEFAULT: Duration = Duration::from_hours(24);
+
 /// A new key as its tenant asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyWish {
     name: String,
     scopes: ScopeSet,
     expires_at: Option<OffsetDateTime>,
+    /// What the database shall know of a key that was made elsewhere.
+    pub(crate) made_elsewhere: Option<(KeyId, KeyDigest)>,
 }
 
 impl KeyWish {
@@ -30,13 +36,18 @@ impl KeyWish {
             name: FIRST_NAME.to_owned(),
             scopes: ScopeSet::WRITE,
             expires_at: None,
+            made_elsewhere: None,
         }
     }
 
     pub(crate) fn for_secret(self, secret: &ApiKey) -> NewKey {
+        self.known_by(secret.id(), secret.digest())
+    }
+
+    pub(crate) fn known_by(self, key_id: KeyId, digest: KeyDigest) -> NewKey {
         NewKey {
-            key_id: secret.id(),
-            digest: secret.digest(),
+            key_id,
+            digest,
             name: self.name,
             scopes: self.scopes,
             expires_at: self.expires_at,
@@ -44,20 +55,74 @@ impl KeyWish {
     }
 }
 
-/// Reads `name`, `scopes`, `expires_at` (RFC 3339) and `expires_in_seconds`; all may be absent.
+/// A rotation as it was asked for; what is `None` is as with the old key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RotationWish {
+    /// Which key is replaced, if it is not clear by itself.
+    pub(crate) old: Option<KeyId>,
+    /// How long the old key goes on.
+    pub(crate) grace: Duration,
+    name: Option<String>,
+    scopes: Option<ScopeSet>,
+    expires_at: Option<OffsetDateTime>,
+}
+
+impl RotationWish {
+    /// The key in the place of `old`. One that was made for a time is followed by one for as long a time.
+    pub(crate) fn in_place_of(self, old: &Key, secret: &ApiKey, now: OffsetDateTime) -> NewKey {
+        let life = old.expires_at.map(|end| end - old.created_at);
+        NewKey {
+            key_id: secret.id(),
+            digest: secret.digest(),
+            name: self.name.unwrap_or_else(|| old.name.clone()),
+            scopes: self.scopes.unwrap_or(old.scopes),
+            expires_at: self.expires_at.or(life.map(|life| now + life)),
+        }
+    }
+}
+
+/// Reads `name`, `scopes`, `expires_at` (RFC 3339) and `expires_in_seconds`, which all may be absent; and `key_id` and
+/// `sha256` of a key that was made elsewhere.
 pub(crate) fn key_wish(
     mut fields: Fields,
     now: OffsetDateTime,
 ) -> Result<KeyWish, Vec<FieldProblem>> {
-    let name = fields.text_or_none("name").unwrap_or_default();
-    if let Some(problem) = name_problem(&name) {
-        fields.problem("name", problem);
+    let name = name(&mut fields).unwrap_or_default();
+    let scopes = scopes(&mut fields).unwrap_or(ScopeSet::WRITE);
+    let expires_at = expires_at(&mut fields, now);
+    let made_elsewhere = made_elsewhere(&mut fields);
+    let problems = fields.finish();
+    if problems.is_empty() {
+        Ok(KeyWish {
+            name,
+            scopes,
+            expires_at,
+            made_elsewhere,
+        })
+    } else {
+        Err(problems)
     }
+}
+
+/// Reads `key_id`, `grace_seconds`, `name`, `scopes`, `expires_at` and `expires_in_seconds`, which all may be absent.
+pub(crate) fn rotation_wish(
+    mut fields: Fields,
+    now: OffsetDateTime,
+) -> Result<RotationWish, Vec<FieldProblem>> {
+    let old = key_id(&mut fields);
+    let grace = fields.number_or_none("grace_seconds");
+    let grace = grace.map_or(GRACE_DEFAULT, Duration::from_secs);
+    if grace > GRACE_MAX {
+        fields.problem("grace_seconds", "must be a year at most: 31536000");
+    }
+    let name = name(&mut fields);
     let scopes = scopes(&mut fields);
     let expires_at = expires_at(&mut fields, now);
     let problems = fields.finish();
     if problems.is_empty() {
-        Ok(KeyWish {
+        Ok(RotationWish {
+            old,
+            grace,
             name,
             scopes,
             expires_at,
@@ -67,10 +132,57 @@ pub(crate) fn key_wish(
     }
 }
 
-fn scopes(fields: &mut Fields) -> ScopeSet {
-    let Some(names) = fields.texts_or_none("scopes") else {
-        return ScopeSet::WRITE;
-    };
+fn name(fields: &mut Fields) -> Option<String> {
+    let name = fields.text_or_none("name")?;
+    if let Some(problem) = name_problem(&name) {
+        fields.problem("name", problem);
+    }
+    Some(name)
+}
+
+fn key_id(fields: &mut Fields) -> Option<KeyId> {
+    let text = fields.text_or_none("key_id")?;
+    text.parse()
+        .map_err(|error: MalformedKeyId| fields.problem("key_id", error.to_string()))
+        .ok()
+}
+
+fn made_elsewhere(fields: &mut Fields) -> Option<(KeyId, KeyDigest)> {
+    let (key_id, sha256) = (key_id(fields), fields.text_or_none("sha256"));
+    let digest = sha256.as_deref().and_then(|text| {
+        let digest = digest_of_hex(text);
+        if digest.is_none() {
+            let fix = "must be the SHA-256 of the whole key in 64 hexadecimal digits";
+            fields.problem("sha256", fix);
+        }
+        digest
+    });
+    if key_id.is_some() && sha256.is_none() {
+        fields.problem(
+            "sha256",
+            "is missing: a key made elsewhere has key_id and sha256",
+        );
+    }
+    if key_id.is_none() && sha256.is_some() && !fields.has_problem("key_id") {
+        fields.problem(
+            "key_id",
+            "is missing: a key made elsewhere has key_id and sha256",
+        );
+    }
+    key_id.zip(digest)
+}
+
+fn digest_of_hex(text: &str) -> Option<KeyDigest> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let bytes = text.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => u8::try_from(digit(high)? * 16 + digit(low)?).ok(),
+        _ => None,
+    });
+    KeyDigest::from_slice(&bytes.collect::<Option<Vec<_>>>()?)
+}
+
+fn scopes(fields: &mut Fields) -> Option<ScopeSet> {
+    let names = fields.texts_or_none("scopes")?;
     if names.is_empty() {
         fields.problem(
             "scopes",
@@ -79,10 +191,9 @@ fn scopes(fields: &mut Fields) -> ScopeSet {
     }
     let scopes: Result<ScopeSet, UnknownScope> =
         names.iter().map(|name| name.parse::<Scope>()).collect();
-    scopes.unwrap_or_else(|error| {
-        fields.problem("scopes", error.to_string());
-        ScopeSet::EMPTY
-    })
+    scopes
+        .map_err(|error| fields.problem("scopes", error.to_string()))
+        .ok()
 }
 
 fn expires_at(fields: &mut Fields, now: OffsetDateTime) -> Option<OffsetDateTime> {
@@ -121,17 +232,6 @@ fn expires_at(fields: &mut Fields, now: OffsetDateTime) -> Option<OffsetDateTime
             Some(now + life)
         }
         (None, None) => None,
-    }
-}
-
-/// What people call the state of `key` at `now`.
-pub(crate) fn status(key: &Key, now: OffsetDateTime) -> &'static str {
-    if key.revoked_at.is_some() {
-        "revoked"
-    } else if key.expires_at.is_some_and(|at| at <= now) {
-        "expired"
-    } else {
-        "active"
     }
 }
 

@@ -44,7 +44,11 @@ async fn a_tenant_is_made_with_its_first_key_which_is_shown_once() {
 async fn the_operator_who_made_a_tenant_is_in_the_audit_log() {
     let world = World::new().await;
     world.tenant("acme").await;
-    let log = world.store.audit_list(None, 2).await.unwrap();
+    let log = world
+        .store
+        .audit_list(&store::AuditFilter::default(), None, 2)
+        .await
+        .unwrap();
     let expected = format!("operator {} (olga)", world.admin.id());
     assert!(log.iter().all(|entry| entry.actor == expected), "{log:?}");
     assert_eq!(

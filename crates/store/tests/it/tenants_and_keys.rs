@@ -49,7 +49,15 @@ async fn a_tenant_and_its_first_key_are_made_together_or_not_at_all(world: World
         world.store.tenant_fetch(&tenant_id("other")).await.unwrap(),
         None
     );
-    assert_eq!(world.store.audit_list(None, 10).await.unwrap().len(), 2);
+    assert_eq!(
+        world
+            .store
+            .audit_list(&store::AuditFilter::default(), None, 10)
+            .await
+            .unwrap()
+            .len(),
+        2
+    );
 }
 
 async fn an_id_is_given_once(world: World) {
@@ -170,7 +178,11 @@ async fn a_key_is_revoked_once(world: World) {
             .unwrap(),
         None
     );
-    let revocations = world.store.audit_list(None, 10).await.unwrap();
+    let revocations = world
+        .store
+        .audit_list(&store::AuditFilter::default(), None, 10)
+        .await
+        .unwrap();
     let revocations = revocations
         .iter()
         .filter(|entry| entry.action == "key.revoke");
@@ -184,7 +196,11 @@ async fn every_change_is_in_the_audit_log(world: World) {
         .key_revoke(key.key_id, NOW, &actor())
         .await
         .unwrap();
-    let log = world.store.audit_list(None, 10).await.unwrap();
+    let log = world
+        .store
+        .audit_list(&store::AuditFilter::default(), None, 10)
+        .await
+        .unwrap();
     let actions: Vec<_> = log.iter().map(|entry| entry.action.as_str()).collect();
     assert_eq!(actions, ["key.revoke", "key.create", "tenant.create"]);
     for entry in &log {
@@ -192,7 +208,11 @@ async fn every_change_is_in_the_audit_log(world: World) {
         assert_eq!(entry.at, tenant.created_at);
         assert_eq!(entry.tenant_id.as_deref(), Some("acme"));
     }
-    let older = world.store.audit_list(Some(log[0].seq), 1).await.unwrap();
+    let older = world
+        .store
+        .audit_list(&store::AuditFilter::default(), Some(log[0].seq), 1)
+        .await
+        .unwrap();
     assert_eq!(older, log[1..2]);
 }
 
