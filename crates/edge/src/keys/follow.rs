@@ -110,6 +110,7 @@ impl Follower<'_> {
         store.reach(REACH_MAX).await?;
         within(store.schema_check()).await?;
         self.recognise().await?;
+        self.keyring.tried.cancel();
         let listener = within(store.feed_listen()).await?;
         let followed_before = locked(&self.position).is_some();
         if followed_before {
@@ -236,6 +237,7 @@ impl Follower<'_> {
         if let Some(saved) = saved {
             save::restore(keyring, saved).await;
         }
+        keyring.tried.cancel();
         let error = Chain(lost).to_string();
         let age_seconds = keyring.age().map(|age| age.as_secs());
         if age_seconds.is_some() {

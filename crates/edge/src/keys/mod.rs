@@ -31,6 +31,7 @@ use store::{Store, StoreError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub(crate) use self::follow::{PART, keep};
@@ -119,6 +120,9 @@ pub(crate) struct Keyring {
     reading: AtomicU64,
     /// Whether the database is worth asking.
     database_up: AtomicBool,
+    /// Cancelled once that is known. Before, one that is away would let a request wait, and another one in its place would
+    /// call every key unknown.
+    tried: CancellationToken,
     /// Whether what is in memory has become too old to be served.
     too_stale: AtomicBool,
     /// `None` before there is anything in memory.
@@ -160,8 +164,9 @@ impl Keyring {
                 .build(),
             epochs: (0..=u8::MAX).map(|_| AtomicU64::new(0)).collect(),
             reading: AtomicU64::new(0),
-            // Until the first try has failed, a request may ask: the keys are being loaded.
+            // Once it has answered, a request may ask: the keys are being loaded.
             database_up: AtomicBool::new(true),
+            tried: CancellationToken::new(),
             too_stale: AtomicBool::new(false),
             freshness: Mutex::new(None),
             installation: Mutex::new(None),
@@ -191,6 +196,16 @@ impl Keyring {
 
     /// Asks the database for a key that is not in memory: once, however many requests bring it.
     pub(crate) async fn fetch(self: &Arc<Self>, digest: KeyDigest) -> Lookup {
+        if !self.tried.is_cancelled() {
+            // A try that takes longer has its own end, and finds the database away.
+            let _ = tokio::time::timeout(ASK_MAX, self.tried.cancelled()).await;
+            if let Some(held) = self.held(&digest).await {
+                return Lookup::Held(held);
+            }
+            if !self.tried.is_cancelled() {
+                return Lookup::Unavailable;
+            }
+        }
         if let Some(absent) = self.absent(&digest) {
             return absent;
         }
