@@ -31,7 +31,7 @@ const FIELDS: &[&str] = &[
 pub enum TenantCommand {
     /// Make a tenant and its first key, which is shown this once
     #[command(
-        after_help = "Example:\n  okmon tenant create \"Acme Ltd\" ops@acme.example acme --sheet acme.md --ingest-url https://otlp.example.com"
+        after_help = "Example:\n  okmon tenant create \"Acme Ltd\" ops@acme.example acme --sheet acme.md"
     )]
     Create(CreateArgs),
     /// List all tenants

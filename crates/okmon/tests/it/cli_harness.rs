@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use testkit::postgres::Postgres;
 
 /// `okmon` with nothing of our environment in its way.
 pub(crate) fn okmon(dir: &Path) -> Command {
@@ -28,6 +29,13 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let database_url = format!("sqlite://{}", dir.path().join("okmon.db").display());
         Self::on(dir, database_url)
+    }
+
+    /// Holds `promise` on SQLite, then on PostgreSQL.
+    pub(crate) fn everywhere(promise: impl Fn(&Self)) {
+        promise(&Self::new());
+        let postgres = Postgres::shared().database();
+        promise(&Self::on(tempfile::tempdir().unwrap(), postgres));
     }
 
     /// Migrates, makes an operator and starts control, all by the commands that the documentation tells.
@@ -81,6 +89,34 @@ impl World {
         let text = self.text(&arguments);
         assert_eq!(text.lines().count(), 1, "one line: {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// The object that a command prints with `--json` which reads `input`.
+    pub(crate) fn json_with(&self, arguments: &[&str], input: &str) -> Value {
+        let mut command = self.command(arguments);
+        let output = with_input(command.arg("--json"), input.as_bytes());
+        let (stdout, stderr) = texts(&output);
+        assert!(output.status.success(), "{command:?}: {stdout}{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    /// A tenant named acme; gives its first key's object.
+    pub(crate) fn acme(&self) -> Value {
+        self.json(&["tenant", "create", "Acme", "ops@acme.example", "acme"])["key"].take()
+    }
+
+    /// Runs a statement on the database by hand.
+    pub(crate) fn sql(&self, statement: &str) {
+        const SQLITE: &str = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit()";
+        let mut client;
+        if let Some(file) = self.database_url.strip_prefix("sqlite://") {
+            client = Command::new("python3");
+            client.args(["-c", SQLITE, file, statement]);
+        } else {
+            client = Command::new("psql");
+            client.args([&self.database_url, "-c", statement]);
+        }
+        succeeded(&mut client);
     }
 
     /// Sends SIGTERM to control and gives its exit status.

@@ -85,6 +85,23 @@ fn a_page_has_the_key_where_it_is_asked_for() {
 }
 
 #[test]
+fn a_key_is_rotated_and_a_tenant_deleted_by_script() {
+    let world = World::new();
+    let first = world.acme();
+    let mut rotate = ours(&world, "rotate-api-key.sh");
+    let new = succeeded(rotate.args(["acme", "--grace", "1h", "--json"]));
+    let new: Value = serde_json::from_str(&new).unwrap();
+    assert_eq!(new["replaces"]["key_id"], first["key_id"]);
+
+    let mut delete = ours(&world, "delete-tenant.sh");
+    let error = refused(delete.arg("acme"), 2);
+    assert!(error.contains("--yes"), "{error}");
+    let deleted = succeeded(ours(&world, "delete-tenant.sh").args(["acme", "--yes", "--json"]));
+    let deleted: Value = serde_json::from_str(&deleted).unwrap();
+    assert_eq!(deleted["status"], "inactive");
+}
+
+#[test]
 fn a_script_used_wrongly_says_how_and_touches_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for (name, arguments) in [

@@ -8,8 +8,11 @@
 
 mod cli_errors;
 mod cli_harness;
+mod cli_keys;
+mod cli_operators;
 mod cli_scripts;
 mod cli_sheet;
+mod cli_tenants;
 mod cli_tenants_and_keys;
 mod sink_api;
 mod sink_harness;
