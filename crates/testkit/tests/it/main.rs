@@ -7,12 +7,18 @@
     reason = "a test fails by panicking, in the functions it is made of too"
 )]
 
+mod changes;
 mod collector;
 mod curl;
 mod documents;
 mod js_sdk;
+mod key_faults;
 mod lifecycle;
 mod loki;
+mod outage;
 mod prometheus;
 mod python_sdk;
+mod rotation;
+mod secrets;
 mod workspace;
+mod world;

@@ -19,7 +19,7 @@ const ORDER: [(&str, &[&str]); 10] = [
     ),
     ("testkit", &["model", "wire"]),
     ("benches", &[]),
-    ("loadtest", &["model"]),
+    ("loadtest", &["model", "testkit"]),
 ];
 
 /// Which crates may use a library.
