@@ -1,10 +1,16 @@
 //! The command line. Each command has its own module; this one only picks.
 
+mod changes;
 mod compare;
+mod document;
 mod generator;
 mod http1;
 mod keys;
+mod million;
+mod outage;
 mod payload;
+mod process;
+mod site;
 mod upstream;
 
 use std::process::ExitCode;
@@ -15,7 +21,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Sends telemetry, receives it, and compares what proxies in between cost.
+/// Sends telemetry, receives it, compares what proxies in between cost, and breaks what they lean on.
 #[derive(Parser)]
 #[command(name = "loadtest", version, after_help = EXAMPLES)]
 struct Cli {
@@ -28,7 +34,10 @@ const EXAMPLES: &str = "Examples:
   loadtest run --target 127.0.0.1:4318 --protocol otlp-http --key obs_… --size 32768 --duration 10
   loadtest run --target 127.0.0.1:4317 --protocol otlp-grpc --keys keys.txt --streams 10 --rate 5000 --json
   loadtest keys --count 10000 > keys.txt
-  loadtest compare --quick";
+  loadtest compare --quick
+  loadtest changes --write docs/RELIABILITY.md
+  loadtest outage --seconds 60
+  loadtest million --write docs/RELIABILITY.md";
 
 #[derive(Subcommand)]
 enum Command {
@@ -40,6 +49,12 @@ enum Command {
     Keys(keys::GenerateArgs),
     /// Measures the edge and its peers in interleaved rounds.
     Compare(compare::Args),
+    /// Measures how long a change to a key takes until every edge acts on it.
+    Changes(changes::Args),
+    /// Kills the database for ten minutes and watches what senders notice.
+    Outage(outage::Args),
+    /// Measures what a million keys cost.
+    Million(million::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +63,9 @@ fn main() -> ExitCode {
         Command::Upstream(args) => upstream::command(&args),
         Command::Keys(args) => keys::command(&args),
         Command::Compare(args) => compare::command(&args),
+        Command::Changes(args) => changes::command(&args),
+        Command::Outage(args) => outage::command(&args),
+        Command::Million(args) => million::command(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

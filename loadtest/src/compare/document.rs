@@ -2,20 +2,13 @@
 //! because two figures of the same minute compare better than two medians.
 
 use std::fmt;
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::Context;
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 use super::measure::{Candidate, Sample};
 use super::workload::{GOALS, MEMORY_BASE_BYTES, MEMORY_KEY_BYTES, Workload};
+use crate::document::{Machine, mebibytes, median};
 
-const BEGIN: &str = "<!-- loadtest compare: begin -->";
-const END: &str = "<!-- loadtest compare: end -->";
 const OURS: &str = "edge";
 
 /// The result of a comparison; the JSON of `--json`.
@@ -27,74 +20,6 @@ pub(crate) struct Findings {
     pub(crate) keys: u32,
     pub(crate) skipped: Vec<String>,
     pub(crate) candidates: Vec<Candidate>,
-}
-
-/// Where and when figures were taken; without it they mean nothing.
-#[derive(Debug, Serialize)]
-pub(crate) struct Machine {
-    date: String,
-    commit: String,
-    processor: String,
-    cores: usize,
-    kernel: String,
-    load_before: String,
-    command: String,
-}
-
-/// Looks at the machine, before it is put under load.
-pub(crate) fn machine() -> Machine {
-    let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let processor = file("/proc/cpuinfo")
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or_else(
-            || "unknown processor".to_owned(),
-            |(_, name)| name.to_owned(),
-        );
-    let date = OffsetDateTime::now_utc()
-        .format(format_description!(
-            "[year]-[month]-[day] [hour]:[minute] UTC"
-        ))
-        .unwrap_or_default();
-    let words = std::env::args().skip(1);
-    Machine {
-        date,
-        commit: git(&["describe", "--always", "--dirty", "--abbrev=12"]),
-        processor,
-        cores: std::thread::available_parallelism().map_or(0, usize::from),
-        kernel: file("/proc/sys/kernel/osrelease").trim().to_owned(),
-        load_before: file("/proc/loadavg")
-            .split(' ')
-            .next()
-            .unwrap_or_default()
-            .to_owned(),
-        command: words.fold("loadtest".to_owned(), |line, word| line + " " + &word),
-    }
-}
-
-fn git(arguments: &[&str]) -> String {
-    Command::new("git")
-        .args(arguments)
-        .output()
-        .ok()
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty())
-        .unwrap_or_else(|| "unknown".to_owned())
-}
-
-/// Puts `tables` between the markers of the file, and leaves the rest of it alone.
-pub(crate) fn write(path: &Path, tables: &impl fmt::Display) -> anyhow::Result<()> {
-    let name = path.display();
-    let text = fs::read_to_string(path).with_context(|| format!("--write {name}"))?;
-    let (before, rest) = text
-        .split_once(BEGIN)
-        .with_context(|| format!("--write {name}: no line `{BEGIN}`"))?;
-    let (_, after) = rest
-        .split_once(END)
-        .with_context(|| format!("--write {name}: no line `{END}`"))?;
-    let text = format!("{before}{BEGIN}\n\n{tables}\n{END}{after}");
-    fs::write(path, text).with_context(|| format!("--write {name}"))
 }
 
 impl Findings {
@@ -177,24 +102,6 @@ fn ratio(
     )
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    if values.len() % 2 == 1 {
-        return Some(upper);
-    }
-    let lower = *values.get(values.len() / 2 - 1)?;
-    Some(f64::midpoint(lower, upper))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "memory stays far below 2^52 bytes"
-)]
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
 /// Displays findings as Markdown.
 pub(crate) struct Tables<'a> {
     findings: &'a Findings,
@@ -224,14 +131,8 @@ impl Tables<'_> {
         } = self.findings;
         writeln!(
             f,
-            "{}, commit {}, {} ({} cores), Linux {}, load {} before the start, {keys} keys, medians of {rounds} rounds of {seconds} s:\n`{}`\n",
-            machine.date,
-            machine.commit,
-            machine.processor,
-            machine.cores,
-            machine.kernel,
-            machine.load_before,
-            machine.command,
+            "{machine}, {keys} keys, medians of {rounds} rounds of {seconds} s:\n`{}`\n",
+            machine.command
         )
     }
 

@@ -2,22 +2,19 @@
 //! generator say of the answers. A wrong answer is never averaged away: it is kept as a fault.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::candidate::{Recipe, Site};
-use super::process::{Group, pinned};
 use super::workload::{ALL, Workload};
+use crate::process::{Group, pinned};
 use crate::{generator, upstream};
 
-const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Opens upstream connections and fills caches before anything is counted.
 const WARM_UP: Duration = Duration::from_millis(200);
 
@@ -77,7 +74,9 @@ impl<'a> Bench<'a> {
         let mut command = pinned(load_core, &this);
         command.args(["upstream", "--listen", &site.upstream.to_string()]);
         let mut upstream = Group::start(command, site.directory.join("upstream.log"))?;
-        await_port(site.upstream, &mut upstream).context("null upstream")?;
+        upstream
+            .await_port(site.upstream)
+            .context("null upstream")?;
         let stranger = crate::keys::generate(1)?;
         let lines = stranger
             .iter()
@@ -110,7 +109,7 @@ impl<'a> Bench<'a> {
         let log = self.site.directory.join(format!("{name}.log"));
         let mut group = Group::start(command, log).context(name)?;
         let address = SocketAddr::from(([127, 0, 0, 1], recipe.ports.http1));
-        await_port(address, &mut group).context(name)?;
+        group.await_port(address).context(name)?;
         // A rate may be more than it can do; that is for the measurement to show.
         for workload in ALL.iter().filter(|w| w.is_closed_loop()) {
             let Some(port) = recipe.ports.of(workload.route) else {
@@ -190,11 +189,11 @@ impl<'a> Bench<'a> {
         port: u16,
     ) -> anyhow::Result<(Sample, Vec<String>)> {
         let standing = self.standing.get(index).context("no such candidate")?;
-        let seen_before = upstream_stats(self.site.upstream)?;
+        let seen_before = upstream::ask(self.site.upstream)?;
         let used_before = standing.group.cpu_time();
         let report = self.generate(workload, port, &self.site.keys_file, self.duration)?;
         let used = standing.group.cpu_time().since(&used_before);
-        let seen = upstream_stats(self.site.upstream)?;
+        let seen = upstream::ask(self.site.upstream)?;
 
         let micros = float(used) / 1000.0;
         let sample = Sample {
@@ -224,7 +223,7 @@ impl<'a> Bench<'a> {
 
     /// Reads the last figures and ends the candidates.
     pub(crate) fn finish(self) -> anyhow::Result<Vec<Candidate>> {
-        let tenants = upstream_stats(self.site.upstream)?.tenants;
+        let tenants = upstream::ask(self.site.upstream)?.tenants;
         ensure!(
             tenants <= self.site.keys.len() as u64,
             "the upstream saw {tenants} tenants, more than there are"
@@ -275,35 +274,6 @@ fn faults(
         ));
     }
     faults
-}
-
-fn await_port(address: SocketAddr, group: &mut Group) -> anyhow::Result<()> {
-    let deadline = Instant::now() + READY_WITHIN;
-    while TcpStream::connect(address).is_err() {
-        if let Some(epitaph) = group.epitaph() {
-            bail!("ended at start: {epitaph}");
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "does not listen on {address} after {READY_WITHIN:?}: {}",
-            group.last_words()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn upstream_stats(address: SocketAddr) -> anyhow::Result<upstream::Report> {
-    let ask = || -> anyhow::Result<upstream::Report> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(b"GET /stats HTTP/1.1\r\nhost: upstream\r\n\r\n")?;
-        stream.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (_, json) = answer.split_once("\r\n\r\n").context("no body")?;
-        Ok(serde_json::from_str(json)?)
-    };
-    ask().context("statistics of the null upstream")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

@@ -6,10 +6,8 @@ mod document;
 mod edge;
 mod measure;
 mod peers;
-mod process;
 mod workload;
 
-use std::io::Write;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 
+use crate::document::Publication;
 use crate::keys;
 use candidate::{Recipe, Site, find_program};
 use document::Findings;
@@ -57,12 +56,8 @@ pub(crate) struct Args {
     /// The core that generator and upstream are held to.
     #[arg(long, default_value = "1")]
     load_core: u32,
-    /// Put the tables between the markers of this file.
-    #[arg(long, value_name = "FILE")]
-    write: Option<PathBuf>,
-    /// Print JSON in place of tables.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    publication: Publication,
 }
 
 /// Who can be measured.
@@ -109,7 +104,7 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
         cores.get() >= 2 && args.proxy_core != args.load_core,
         "the proxy and its load need a core each; this process may use {cores}"
     );
-    let machine = document::machine();
+    let machine = crate::document::machine();
     let directory = tempfile::tempdir().context("temporary directory")?;
     let site = Site::new(directory.path(), keys::generate(args.keys.get())?)?;
     let (rounds, seconds) = if args.quick {
@@ -179,15 +174,5 @@ fn chosen(args: &Args) -> Vec<Workload> {
 
 fn publish(args: &Args, findings: &Findings, workloads: &[Workload]) -> anyhow::Result<()> {
     let tables = findings.tables(workloads);
-    if let Some(path) = &args.write {
-        document::write(path, &tables)?;
-    }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        serde_json::to_writer(&mut out, findings)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{tables}")?;
-    }
-    Ok(())
+    args.publication.publish("compare", findings, &tables)
 }

@@ -5,7 +5,7 @@ mod grpc;
 mod http1;
 mod stats;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -93,4 +93,18 @@ async fn connection(mut stream: TcpStream, stats: Rc<Stats>, early: bool) {
     };
     // A connection that ends between requests is nobody's fault; inside one, the request is counted as cut short there.
     drop(served);
+}
+
+/// What the upstream at `address` has seen.
+pub(crate) fn ask(address: SocketAddr) -> anyhow::Result<Report> {
+    let ask = || -> anyhow::Result<Report> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        stream.write_all(b"GET /stats HTTP/1.1\r\nhost: upstream\r\n\r\n")?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (_, json) = answer.split_once("\r\n\r\n").context("no body")?;
+        Ok(serde_json::from_str(json)?)
+    };
+    ask().context("statistics of the null upstream")
 }

@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
+use tokio::time::Instant;
 
 /// Linux counts the ticks of `/proc/PID/stat` in hundredths of a second on every architecture we run on.
 const TICK_NANOS: u64 = 10_000_000;
+const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// A running process group; dropping it ends the group.
@@ -30,6 +33,12 @@ pub(crate) struct CpuTime {
 }
 
 impl CpuTime {
+    /// Nanoseconds since the start, to 10 ms where threads have ended.
+    pub(crate) fn nanos(&self) -> u64 {
+        let alive = self.threads.values().sum::<u64>();
+        alive.max(self.ticks * TICK_NANOS)
+    }
+
     /// Nanoseconds between `earlier` and this.
     pub(crate) fn since(&self, earlier: &Self) -> u64 {
         // A thread that ended took its precise figure along; the process's coarse one has it still.
@@ -72,6 +81,23 @@ impl Group {
         Some(format!("{status}: {}", self.last_words()))
     }
 
+    /// Waits until something listens on `address`.
+    pub(crate) fn await_port(&mut self, address: SocketAddr) -> anyhow::Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        while TcpStream::connect(address).is_err() {
+            if let Some(epitaph) = self.epitaph() {
+                bail!("ended at start: {epitaph}");
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "does not listen on {address} after {READY_WITHIN:?}: {}",
+                self.last_words()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     /// The last lines it printed.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
@@ -93,39 +119,14 @@ impl Group {
 
     /// The CPU time of all its processes, user and system.
     pub(crate) fn cpu_time(&self) -> CpuTime {
-        let mut time = CpuTime {
-            threads: BTreeMap::new(),
-            ticks: 0,
-        };
-        for process in self.processes() {
-            // Its own, and that of the children it has waited for.
-            time.ticks += (11..15)
-                .filter_map(|field| stat_field(&process, field)?.parse::<u64>().ok())
-                .sum::<u64>();
-            let Ok(tasks) = fs::read_dir(process.join("task")) else {
-                continue;
-            };
-            for task in tasks.flatten().map(|entry| entry.path()) {
-                if let (Some(id), Some(nanos)) =
-                    (number(&process).zip(number(&task)), run_time(&task))
-                {
-                    time.threads.insert(id, nanos);
-                }
-            }
-        }
-        time
+        cpu_time(&self.processes())
     }
 
     /// The most memory each of its processes ever had resident, summed. Pages they share count for each.
     pub(crate) fn peak_memory_bytes(&self) -> u64 {
         self.processes()
             .iter()
-            .filter_map(|process| {
-                let status = fs::read_to_string(process.join("status")).ok()?;
-                let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-                let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
-                Some(kibibytes * 1024)
-            })
+            .filter_map(|process| status_bytes(process, "VmHWM:"))
             .sum()
     }
 
@@ -154,6 +155,51 @@ impl Drop for Group {
         self.signal("KILL");
         let _ = self.leader.wait();
     }
+}
+
+/// The CPU time of one process, user and system.
+pub(crate) fn cpu_time_of(process: u32) -> CpuTime {
+    cpu_time(&[folder(process)])
+}
+
+/// The memory that a process has resident, and the most it ever had, in bytes.
+pub(crate) fn memory_bytes_of(process: u32) -> (u64, u64) {
+    let bytes = |name| status_bytes(&folder(process), name).unwrap_or_default();
+    (bytes("VmRSS:"), bytes("VmHWM:"))
+}
+
+fn folder(process: u32) -> PathBuf {
+    Path::new("/proc").join(process.to_string())
+}
+
+fn cpu_time(processes: &[PathBuf]) -> CpuTime {
+    let mut time = CpuTime {
+        threads: BTreeMap::new(),
+        ticks: 0,
+    };
+    for process in processes {
+        // Its own, and that of the children it has waited for.
+        time.ticks += (11..15)
+            .filter_map(|field| stat_field(process, field)?.parse::<u64>().ok())
+            .sum::<u64>();
+        let Ok(tasks) = fs::read_dir(process.join("task")) else {
+            continue;
+        };
+        for task in tasks.flatten().map(|entry| entry.path()) {
+            if let (Some(id), Some(nanos)) = (number(process).zip(number(&task)), run_time(&task)) {
+                time.threads.insert(id, nanos);
+            }
+        }
+    }
+    time
+}
+
+/// A line of `/proc/PID/status` that counts in kibibytes.
+fn status_bytes(process: &Path, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(process.join("status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+    let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// A field of `/proc/PID/stat`, counted from the one after the name, which may itself hold spaces.
