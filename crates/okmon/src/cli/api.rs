@@ -165,7 +165,8 @@ fn refusal(status: StatusCode, problem: &Value) -> String {
         (StatusCode::UNAUTHORIZED, _) => {
             format!(" (tokens are taken from {TOKEN_VARIABLE}, else from {TOKEN_FILE})")
         }
-        (_, "rotate_which") => "; name one with --key".to_owned(),
+        // Where there is none to name, it says so.
+        (_, "rotate_which") if detail.contains("name one of") => " (by --key)".to_owned(),
         (_, "tenant_exists") => existing(problem.get("existing")),
         _ => String::new(),
     };

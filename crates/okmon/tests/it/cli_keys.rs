@@ -92,6 +92,14 @@ fn which_key_to_rotate_must_be_clear() {
         1,
     );
     assert!(error.contains("0123456789ab"), "{error}");
+    world.text(&["tenant", "create", "Other", "ops@other.example", "other"]);
+    let other = world.json(&["key", "list", "other"]);
+    world.text(&["key", "revoke", other[0]["key_id"].as_str().unwrap()]);
+    let error = refused(&mut world.command(&["key", "rotate", "other"]), 1);
+    assert!(
+        error.contains("none that works") && !error.contains("--key"),
+        "{error}"
+    );
 }
 
 #[test]
