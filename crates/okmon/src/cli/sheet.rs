@@ -133,7 +133,8 @@ you are: no tenant header is needed.
         ("Promtail", String::new(), "yaml", sender.promtail()),
         (
             "A first log line by curl",
-            "The answer is 204 when it was taken; 401 says that the key is wrong.\n\n".to_owned(),
+            "An answer of 200 or 204 says that it was taken, 401 that the key is wrong.\n\n"
+                .to_owned(),
             "sh",
             sender.curl(),
         ),
