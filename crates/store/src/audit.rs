@@ -38,7 +38,7 @@ pub struct AuditEntry {
     /// By whom.
     pub actor: String,
     /// What: `tenant.create`, `tenant.update`, `tenant.suspend`, `tenant.resume`, `tenant.delete`, `key.create`, `key.import`,
-    /// `key.rotate`, `key.revoke`, `operator.create`, `operator.revoke`.
+    /// `key.rotate` (of the new key), `key.replace` (of the old one), `key.revoke`, `operator.create`, `operator.revoke`.
     pub action: String,
     /// On which tenant.
     pub tenant_id: Option<String>,

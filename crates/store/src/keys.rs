@@ -1,11 +1,10 @@
 //! The control plane's view of keys: everything but the secret. Whether a key may be made or revoked is decided above.
 
-use model::{KeyDigest, KeyId, ScopeSet, TenantId, TenantStatus};
+use model::{KeyDigest, KeyId, ScopeSet, TenantId};
 use time::OffsetDateTime;
 
 use crate::audit::{Done, audit_insert};
 use crate::columns::{Checked, Columns, Written, kept};
-use crate::tenants::tenant_locked;
 use crate::{Actor, Store, StoreError, in_transaction, on_pool};
 
 /// A key as the database has it.
@@ -29,15 +28,6 @@ pub struct Key {
     pub last_used_at: Option<OffsetDateTime>,
     /// The key that was made in its place.
     pub replaced_by: Option<KeyId>,
-}
-
-/// What a key was made as a rotation of, and for how long it goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rotation {
-    /// The key that is replaced; `None` where the tenant has exactly one that can be.
-    pub old: Option<KeyId>,
-    /// When the old key stops working, if it does not stop by itself before.
-    pub old_until: OffsetDateTime,
 }
 
 /// How much one user agent, or one address, used a key.
@@ -103,7 +93,7 @@ impl Key {
         self.made_by("key.create", actor)
     }
 
-    fn made_by<'a>(&'a self, action: &'static str, actor: &'a Actor) -> Done<'a> {
+    pub(crate) fn made_by<'a>(&'a self, action: &'static str, actor: &'a Actor) -> Done<'a> {
         Done {
             at: self.created_at,
             actor,
@@ -136,8 +126,6 @@ macro_rules! key_row_insert {
     }};
 }
 
-pub(crate) use key_row_insert;
-
 macro_rules! key_select {
     ($rest:literal) => {
         concat!(
@@ -151,12 +139,14 @@ macro_rules! key_select {
 /// Makes sure in the transaction `$tx` that a tenant may get keys, until the end of the transaction.
 macro_rules! active_tenant {
     ($store:expr, $tx:ident, $tenant:expr) => {{
-        let found = tenant_locked!($store, $tx, $tenant);
-        if found.status == TenantStatus::Inactive {
+        let found = crate::tenants::tenant_locked!($store, $tx, $tenant);
+        if found.status == model::TenantStatus::Inactive {
             return Err(StoreError::TenantInactive($tenant.clone()));
         }
     }};
 }
+
+pub(crate) use {active_tenant, key_row_insert, key_select};
 
 impl Store {
     /// Gives `tenant` a key.
@@ -208,12 +198,8 @@ impl Store {
             if let Some(row) = row {
                 let found = key_of(&row)?;
                 let same = row.bytes_or_null("digest")?.as_deref() == Some(digest.as_bytes().as_slice());
-                let why = match (same && found.key_id == key.key_id, &found.tenant == tenant) {
-                    (false, _) => "its id is that of another key",
-                    (true, false) => "it belongs to another tenant",
-                    (true, true) if found.revoked_at.is_some() => "it was revoked, which is for good",
-                    (true, true) if !found.works(now) => "it has expired",
-                    (true, true) => return Ok((found, false)),
+                let Some(why) = import_obstacle(&found, &key, same, now) else {
+                    return Ok((found, false));
                 };
                 return Err(StoreError::KeyTaken { key_id: key.key_id, why });
             }
@@ -221,59 +207,6 @@ impl Store {
             audit_insert!(tx, key.made_by("key.import", actor));
         });
         Ok((key, true))
-    }
-
-    /// Makes a key in the place of another, which goes on working for a while: both or neither. `make` makes the new key
-    /// of the old one. Gives the new key and the old one.
-    ///
-    /// # Errors
-    /// [`StoreError::NoSuchTenant`], [`StoreError::TenantInactive`]; [`StoreError::RotateWhich`] when the old key is not one
-    /// of the tenant's that work and have not been replaced, or none was named and there is not exactly one.
-    pub async fn key_rotate(
-        &self,
-        tenant: &TenantId,
-        rotation: Rotation,
-        make: impl FnOnce(&Key) -> NewKey,
-        now: OffsetDateTime,
-        actor: &Actor,
-    ) -> Result<(Key, Key), StoreError> {
-        let at = kept(now);
-        in_transaction!(self, tx => {
-            active_tenant!(self, tx, tenant);
-            let rows = sqlx::query(key_select!(
-                "where tenant_id = $1 and revoked_at is null and replaced_by is null order by created_at, key_id"
-            ))
-            .bind(tenant.as_str())
-            .fetch_all(&mut *tx)
-            .await?;
-            let keys = rows.iter().map(key_of).collect::<Result<Vec<_>, _>>()?;
-            let mut old = rotated(tenant, keys, rotation.old, now)?;
-            let new = make(&old);
-            let digest = new.digest;
-            let key = new.made(tenant.clone(), now);
-            key_row_insert!(tx, &key, digest);
-            let until = kept(rotation.old_until);
-            if until <= at {
-                old.revoked_at = Some(at);
-            } else {
-                old.expires_at = Some(old.expires_at.map_or(until, |own| own.min(until)));
-            }
-            old.replaced_by = Some(key.key_id);
-            sqlx::query(
-                "update api_keys set expires_at = $2, revoked_at = $3, replaced_by = $4 where key_id = $1",
-            )
-            .bind(old.key_id.as_str())
-            .bind(old.expires_at.map(Written))
-            .bind(old.revoked_at.map(Written))
-            .bind(key.key_id.as_str())
-            .execute(&mut *tx)
-            .await?;
-            audit_insert!(tx, Done {
-                detail: format!("replaces {}", old.key_id),
-                ..key.made_by("key.rotate", actor)
-            });
-            Ok((key, old))
-        })
     }
 
     /// The key with this id, if there is one.
@@ -375,29 +308,25 @@ impl Store {
     }
 }
 
-/// The key that a rotation replaces.
-fn rotated(
-    tenant: &TenantId,
-    keys: Vec<Key>,
-    wanted: Option<KeyId>,
+/// Why `found`, which has the id or the digest of `wanted`, is not the same key in working order. `None`: it is.
+fn import_obstacle(
+    found: &Key,
+    wanted: &Key,
+    same_digest: bool,
     now: OffsetDateTime,
-) -> Result<Key, StoreError> {
-    let mut candidates: Vec<_> = keys.into_iter().filter(|key| key.works(now)).collect();
-    let found = match wanted {
-        Some(id) => candidates.iter().position(|key| key.key_id == id),
-        None if candidates.len() == 1 => Some(0),
-        None => None,
-    };
-    match found {
-        Some(at) => Ok(candidates.swap_remove(at)),
-        None => Err(StoreError::RotateWhich {
-            tenant: tenant.clone(),
-            wanted,
-            candidates: candidates
-                .into_iter()
-                .map(|key| (key.key_id, key.name))
-                .collect(),
-        }),
+) -> Option<&'static str> {
+    if !same_digest {
+        Some("its id is that of another key")
+    } else if found.key_id != wanted.key_id {
+        Some("its SHA-256 is that of a key with another id")
+    } else if found.tenant != wanted.tenant {
+        Some("it belongs to another tenant")
+    } else if found.revoked_at.is_some() {
+        Some("it was revoked, which is for good")
+    } else if !found.works(now) {
+        Some("it has expired")
+    } else {
+        None
     }
 }
 
@@ -415,7 +344,7 @@ fn use_of(row: &impl Columns) -> Result<UsedBy, StoreError> {
     })
 }
 
-fn key_of(row: &impl Columns) -> Result<Key, StoreError> {
+pub(crate) fn key_of(row: &impl Columns) -> Result<Key, StoreError> {
     let row = Checked {
         table: "api_keys",
         id: row.text("key_id")?,

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `grants` | what the edge reads: one grant by digest, or all active ones |
 //! | `changes` | the feed that says which cached grants are out of date |
-//! | `tenants`, `keys`, `operators`, `audit` | what the control plane reads and writes |
+//! | `tenants`, `keys`, `rotation`, `operators`, `audit` | what the control plane reads and writes |
 //! | `housekeeping` | what may be forgotten |
 //! | `uses` | what the edge writes: when a key was last used, by whom and from where |
 //! | `schema` | migrations, and the check that a process knows the schema it meets |
@@ -21,6 +21,7 @@ mod grants;
 mod housekeeping;
 mod keys;
 mod operators;
+mod rotation;
 mod schema;
 mod tenants;
 mod url;
@@ -37,8 +38,9 @@ pub use changes::{Change, Changed, FeedListener, FeedPosition, FeedRead};
 pub use error::StoreError;
 pub use grants::{BadGrant, Grants, GrantsCursor, GrantsPage};
 pub use housekeeping::Forgotten;
-pub use keys::{Key, KeyUses, NewKey, Rotation, UsedBy};
+pub use keys::{Key, KeyUses, NewKey, UsedBy};
 pub use operators::{NewOperator, Operator, OperatorScope, OperatorScopes, UnknownOperatorScope};
+pub use rotation::Rotation;
 pub use tenants::{Limit, NewTenant, Tenant, TenantLimits, TenantUpdate};
 pub use url::{DatabaseUrl, InvalidDatabaseUrl};
 pub use uses::{KeyUse, Seen, USES_PER_KEY_MAX};

@@ -270,13 +270,17 @@ impl Store {
         in_transaction!(self, tx => {
             let mut tenant = tenant_locked!(self, tx, id);
             let revoked = sqlx::query(
-                "update api_keys set revoked_at = $2 where tenant_id = $1 and revoked_at is null",
+                "update api_keys set revoked_at = $2 where tenant_id = $1 and revoked_at is null returning key_id",
             )
             .bind(id.as_str())
             .bind(Written(at))
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
+            .fetch_all(&mut *tx)
+            .await?;
+            for row in &revoked {
+                let key_id = row.text("key_id")?.parse().ok();
+                let detail = "with its tenant".to_owned();
+                audit_insert!(tx, Done { at, actor, action: "key.revoke", tenant: Some(id), key_id, detail });
+            }
             let was_active = tenant.status != TenantStatus::Inactive;
             if was_active {
                 tenant.status = TenantStatus::Inactive;
@@ -290,14 +294,14 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             }
-            if was_active || revoked > 0 {
+            if was_active || !revoked.is_empty() {
                 audit_insert!(tx, Done {
                     at,
                     actor,
                     action: "tenant.delete",
                     tenant: Some(id),
                     key_id: None,
-                    detail: format!("{revoked} keys revoked"),
+                    detail: format!("{} keys revoked", revoked.len()),
                 });
             }
             Ok(tenant)

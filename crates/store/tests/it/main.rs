@@ -7,7 +7,11 @@
 
 mod changes;
 mod grants;
+mod key_import;
+mod operators_and_audit;
+mod rotation;
 mod schema;
+mod tenant_changes;
 mod tenants_and_keys;
 mod uses;
 mod world;

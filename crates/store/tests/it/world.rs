@@ -55,6 +55,15 @@ impl World {
         }
     }
 
+    /// Eight days ago, as somebody types it.
+    pub(crate) fn past(&self) -> &'static str {
+        if self.is_postgres() {
+            "now() - interval '8 days'"
+        } else {
+            "datetime('now', '-8 days')"
+        }
+    }
+
     /// Runs statements as somebody with a database shell would, on a connection of its own.
     pub(crate) async fn sql(&self, sql: &str) -> Result<(), sqlx::Error> {
         let sql = sqlx::AssertSqlSafe(sql);
