@@ -108,12 +108,17 @@ you are: no tenant header is needed.
 ",
         grpc = with_port(ingest),
     );
+    head + &settings(&sender)
+}
+
+/// A section for each kind of sender.
+fn settings(sender: &Sender<'_>) -> String {
     let sections = [
         (
             "OpenTelemetry SDK or Collector",
             format!(
                 "For gRPC set the protocol to `grpc` and the endpoint to `{}`.\n\n",
-                with_port(ingest)
+                with_port(sender.otlp)
             ),
             "sh",
             sender.otlp_sdk(),
@@ -142,7 +147,7 @@ you are: no tenant header is needed.
     let sections = sections.map(|(title, remark, language, settings)| {
         format!("\n## {title}\n\n{remark}```{language}\n{settings}```\n")
     });
-    head + &sections.concat()
+    sections.concat()
 }
 
 /// An origin with its port written out, as gRPC clients want it.
