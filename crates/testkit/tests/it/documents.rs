@@ -205,7 +205,11 @@ fn what_the_architecture_names_is_in_the_source() {
     for name in quoted(&document) {
         let there = if let Some((of, item)) = name.split_once("::") {
             let is_type = of.starts_with(char::is_uppercase);
-            let declared = [format!("fn {item}("), format!("    {item},")];
+            let declared = [
+                format!("fn {item}("),
+                format!("    {item},"),
+                format!("    {item} {{"),
+            ];
             sources.iter().any(|(path, text)| {
                 let of_it = if is_type {
                     [format!("struct {of}"), format!("enum {of}")]
@@ -234,8 +238,10 @@ fn what_the_documents_link_to_is_there() {
     for document in [
         "README.md",
         "docs/ARCHITECTURE.md",
+        "docs/DATABASE.md",
         "docs/METRICS.md",
         "docs/PERFORMANCE.md",
+        "docs/RELIABILITY.md",
         "docs/CHANGELOG.md",
     ] {
         let text = read(document);
