@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::keys::{self, Keyring};
 use crate::listen::{self, WorkerSender};
 use crate::metrics::Metrics;
 use crate::upstream::{self, Shared, Targets, TlsError};
+use crate::uses::{self, HandedOver, Uses};
 use crate::worker::{Common, Settings, Worker};
 
 /// Why the edge did not start.
@@ -111,6 +113,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         Arc::clone(&failures),
         stop.clone(),
     ));
+    let (hand_over, arriving) = uses::queue();
+    tasks.spawn(uses::keep_writing(
+        store.clone(),
+        arriving,
+        metrics.uses.clone(),
+        stop.clone(),
+    ));
     let keyring = Keyring::new(
         store,
         Handle::current(),
@@ -138,7 +147,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: Arc::clone(&metrics),
         draining: draining.clone(),
     };
-    let (workers, senders) = start_workers(&config, &common)?;
+    let (workers, senders) = start_workers(&config, &common, &hand_over)?;
     let mut addresses = Vec::new();
     for (listener, settings) in listeners {
         addresses.push((settings.name.clone(), listener.local_addr()?));
@@ -197,6 +206,7 @@ async fn check_schema(store: &Store) -> Result<(), StartError> {
 fn start_workers(
     config: &Config,
     common: &Common,
+    hand_over: &mpsc::Sender<HandedOver>,
 ) -> Result<(Vec<std::thread::JoinHandle<()>>, Vec<WorkerSender>), StartError> {
     let mut connectors = Vec::new();
     for (name, upstream) in &config.upstreams {
@@ -215,6 +225,7 @@ fn start_workers(
             load: Arc::new(AtomicUsize::new(0)),
         });
         let (common, connectors) = (common.clone(), Arc::clone(&connectors));
+        let uses = Uses::new(hand_over.clone(), common.metrics.uses.clone());
         let (upstreams, routes) = (config.upstreams.clone(), config.routes.clone());
         let runtime = move || -> io::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -227,8 +238,14 @@ fn start_workers(
                 common.settings.body_idle_max,
                 &common.metrics.upstream_connections,
             );
-            let worker = Worker::new(common, targets).map_err(io::Error::other)?;
-            runtime.block_on(listen::serve_accepted(worker, accepted));
+            let worker = Worker::new(common, targets, uses).map_err(io::Error::other)?;
+            runtime.block_on(async {
+                tokio::select! {
+                    () = listen::serve_accepted(Rc::clone(&worker), accepted) => {}
+                    () = uses::keep_handing_over(Rc::clone(&worker)) => {}
+                }
+            });
+            worker.uses.hand_over();
             Ok(())
         };
         let thread = std::thread::Builder::new().name(format!("edge-{n}"));

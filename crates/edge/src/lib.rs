@@ -8,6 +8,8 @@
 //!    3. `request::admit`: what this caller may send now;
 //!    4. `request::forward`: headers by allow-list, tenant set, body streamed to the [`upstream`], its answer back;
 //!    5. `request::account`: exactly one outcome.
+//!
+//!    Which keys were used, and by whom, is written down by [`uses`].
 //! 3. A step that refuses gives a row of the table in [`refusal`], which [`protocol`] writes as the sender expects it.
 //!
 //! [`app`] constructs all of this; [`config`] says what it may be told.
@@ -26,6 +28,7 @@ mod request;
 mod send_queue;
 mod upstream;
 mod upstream_url;
+mod uses;
 mod worker;
 
 pub use app::{Running, StartError, UnknownListener, start, try_connections};

@@ -63,6 +63,30 @@ impl Flow {
     }
 }
 
+/// Handles of what is written down about the use of keys.
+#[derive(Clone)]
+pub(crate) struct UseMetrics {
+    pub(crate) waiting: Gauge,
+    pub(crate) write_errors: Counter,
+    pub(crate) dropped_keys: Counter,
+    pub(crate) dropped_user_agents: Counter,
+    pub(crate) dropped_addresses: Counter,
+}
+
+impl UseMetrics {
+    fn register() -> Self {
+        let dropped =
+            |what: &'static str| counter!("okmon_edge_key_uses_dropped_total", "what" => what);
+        Self {
+            waiting: gauge!("okmon_edge_key_uses_waiting"),
+            write_errors: counter!("okmon_edge_key_use_write_errors_total"),
+            dropped_keys: dropped("key"),
+            dropped_user_agents: dropped("user_agent"),
+            dropped_addresses: dropped("address"),
+        }
+    }
+}
+
 /// All handles.
 pub(crate) struct Metrics {
     flows: Vec<Flow>,
@@ -82,6 +106,7 @@ pub(crate) struct Metrics {
     pub(crate) key_database_up: Gauge,
     pub(crate) key_snapshot_bytes: Gauge,
     pub(crate) key_snapshot_errors: Counter,
+    pub(crate) uses: UseMetrics,
     pub(crate) auth_budgets_exhausted: Counter,
     pub(crate) auth_addresses: Gauge,
     pub(crate) dead_keys: Gauge,
@@ -110,6 +135,7 @@ impl Metrics {
 
     fn register() -> Self {
         describe();
+        describe_keys();
         let flows = Protocol::ALL
             .into_iter()
             .flat_map(|protocol| Signal::ALL.map(|signal| flow(protocol, signal)))
@@ -141,6 +167,7 @@ impl Metrics {
             key_database_up: gauge!("okmon_edge_key_database_up"),
             key_snapshot_bytes: gauge!("okmon_edge_key_snapshot_bytes"),
             key_snapshot_errors: counter!("okmon_edge_key_snapshot_errors_total"),
+            uses: UseMetrics::register(),
             auth_budgets_exhausted: counter!("okmon_edge_auth_budget_exhausted_total"),
             auth_addresses: gauge!("okmon_edge_auth_addresses"),
             dead_keys: gauge!("okmon_edge_auth_dead_keys"),
@@ -211,6 +238,17 @@ fn describe() {
         "okmon_edge_requests_in_flight",
         "Requests whose answer is not over."
     );
+    describe_counter!(
+        "okmon_edge_upstream_connections_total",
+        "Connections opened to upstreams."
+    );
+    describe_counter!(
+        "okmon_edge_upstream_denied_total",
+        "Answers 401, 403 or 404 from an upstream: this server's configuration is wrong, not the sender."
+    );
+}
+
+fn describe_keys() {
     describe_gauge!("okmon_edge_keys_held", "Keys in memory.");
     describe_counter!(
         "okmon_edge_key_fetches_total",
@@ -248,6 +286,18 @@ fn describe() {
         "okmon_edge_key_snapshot_errors_total",
         "Times that the copy of the keys on disk could not be written or read."
     );
+    describe_gauge!(
+        "okmon_edge_key_uses_waiting",
+        "Keys that were used, which is not written to the database yet."
+    );
+    describe_counter!(
+        "okmon_edge_key_use_write_errors_total",
+        "Times that the use of keys could not be written to the database; it is tried again."
+    );
+    describe_counter!(
+        "okmon_edge_key_uses_dropped_total",
+        "Uses of keys that were not written down because there were too many: of a key, or of what it was used by."
+    );
     describe_counter!(
         "okmon_edge_auth_budget_exhausted_total",
         "Times that an address used up its budget of failed authentications."
@@ -259,13 +309,5 @@ fn describe() {
     describe_gauge!(
         "okmon_edge_auth_dead_keys",
         "Refused keys that are remembered, to be asked to wait longer each time."
-    );
-    describe_counter!(
-        "okmon_edge_upstream_connections_total",
-        "Connections opened to upstreams."
-    );
-    describe_counter!(
-        "okmon_edge_upstream_denied_total",
-        "Answers 401, 403 or 404 from an upstream: this server's configuration is wrong, not the sender."
     );
 }

@@ -17,6 +17,7 @@ use crate::failures::Failures;
 use crate::keys::Keyring;
 use crate::metrics::Metrics;
 use crate::upstream::Targets;
+use crate::uses::Uses;
 
 /// What a worker needs of the configuration on the request path.
 pub(crate) struct Settings {
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     pub(crate) keys: Arc<Keyring>,
     pub(crate) failures: Arc<Failures>,
     pub(crate) clock: Arc<Clock>,
+    pub(crate) uses: Uses,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) request_ids: RequestIds,
     pub(crate) date: DateCache,
@@ -52,7 +54,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(common: Common, targets: Targets) -> Result<Rc<Self>, getrandom::Error> {
+    pub(crate) fn new(
+        common: Common,
+        targets: Targets,
+        uses: Uses,
+    ) -> Result<Rc<Self>, getrandom::Error> {
         let Common {
             settings,
             keys,
@@ -67,6 +73,7 @@ impl Worker {
             keys,
             failures,
             clock,
+            uses,
             metrics,
             request_ids: RequestIds::new()?,
             date: DateCache::default(),

@@ -103,6 +103,9 @@ fn upserts(uses: &[KeyUse], mut rows: Rows) -> Vec<Upsert<'_>> {
             ("address", &used.addresses),
         ];
         for (kind, seen) in kinds {
+            if seen.is_empty() {
+                continue;
+            }
             let key_id = used.key_id.as_str();
             let rows = rows.remove(&(key_id.to_owned(), kind.to_owned()));
             let rows = rows.unwrap_or_default();
@@ -160,6 +163,12 @@ fn key_ids(uses: &[KeyUse]) -> Vec<&str> {
     uses.iter().map(|used| used.key_id.as_str()).collect()
 }
 
+/// The keys of which more is known than that they were used.
+fn with_details(uses: &[KeyUse]) -> impl Iterator<Item = &str> {
+    let with = |used: &&KeyUse| !used.user_agents.is_empty() || !used.addresses.is_empty();
+    uses.iter().filter(with).map(|used| used.key_id.as_str())
+}
+
 fn counted(requests: u64) -> i64 {
     i64::try_from(requests).unwrap_or(i64::MAX)
 }
@@ -181,9 +190,13 @@ async fn postgres_last_used(tx: &mut PgTransaction<'_>, uses: &[KeyUse]) -> Resu
 }
 
 async fn postgres_rows(tx: &mut PgTransaction<'_>, uses: &[KeyUse]) -> Result<Rows, StoreError> {
+    let key_ids: Vec<_> = with_details(uses).collect();
+    if key_ids.is_empty() {
+        return Ok(Rows::new());
+    }
     let found =
         sqlx::query("select key_id, kind, value, last_at from key_uses where key_id = any($1)")
-            .bind(key_ids(uses))
+            .bind(key_ids)
             .fetch_all(&mut **tx)
             .await?;
     let mut rows = Rows::new();
@@ -261,10 +274,10 @@ async fn sqlite_last_used(
 
 async fn sqlite_rows(tx: &mut SqliteTransaction<'_>, uses: &[KeyUse]) -> Result<Rows, StoreError> {
     let mut rows = Rows::new();
-    for used in uses {
+    for key_id in with_details(uses) {
         let found =
             sqlx::query("select key_id, kind, value, last_at from key_uses where key_id = $1")
-                .bind(used.key_id.as_str())
+                .bind(key_id)
                 .fetch_all(&mut **tx)
                 .await?;
         for row in &found {

@@ -62,6 +62,11 @@ pub(crate) fn open(worker: &Rc<Worker>, peer: &Peer, dialect: Dialect) -> Entry 
 }
 
 impl Entry {
+    /// When the request came.
+    pub(crate) const fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Notes the route.
     pub(crate) fn is_for(&mut self, routed: &Routed) {
         self.flow = Some((routed.protocol, routed.signal));

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use model::{ApiKey, KeyDigest, TenantId, Verdict};
 use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::route::Routed;
 use crate::config::TenantHeader;
@@ -39,12 +40,13 @@ struct Credential {
     user: Option<String>,
 }
 
-/// Finds the caller of a request and checks that it may send this signal.
+/// Finds the caller of a request that came `at` this time, and checks that it may send this signal.
 pub(crate) async fn authenticate(
     worker: &Worker,
     peer: &Peer,
     routed: &Routed,
     headers: &HeaderMap,
+    at: Instant,
 ) -> Result<Caller, Refusal> {
     let address = peer.address.ip();
     let credential = credential(headers).inspect_err(|refusal| {
@@ -69,7 +71,10 @@ pub(crate) async fn authenticate(
         worker.failures.refused(&digest)
     };
     match grant.verdict(now, worker.settings.suspend_grace) {
-        Verdict::Valid => {}
+        Verdict::Valid => {
+            let user_agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
+            worker.uses.note(grant.key_id, user_agent, address, at);
+        }
         Verdict::Revoked => {
             return Err(Refusal::RevokedKey {
                 wait_seconds: dead(),

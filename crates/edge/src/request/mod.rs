@@ -35,7 +35,8 @@ pub(crate) async fn serve(
         let body = body?;
         let routed = route::route(&worker.targets, &parts)?;
         entry.is_for(&routed);
-        let caller = authenticate::authenticate(worker, peer, &routed, &parts.headers).await?;
+        let at = entry.started();
+        let caller = authenticate::authenticate(worker, peer, &routed, &parts.headers, at).await?;
         entry.belongs_to(&caller);
         let admitted = admit::admit(worker, routed, caller, &parts)?;
         forward::forward(worker, admitted, parts, body, entry.tally()).await

@@ -189,6 +189,11 @@ impl World {
         sqlx::query(statement).execute(&self.sql).await.unwrap();
     }
 
+    /// The database, for questions that nobody else asks.
+    pub(crate) fn sql(&self) -> &sqlx::SqlitePool {
+        &self.sql
+    }
+
     /// What `/metrics` says.
     pub(crate) async fn metrics(&self) -> String {
         let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";

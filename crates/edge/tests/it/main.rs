@@ -26,3 +26,4 @@ mod streaming;
 mod tenant;
 mod tls;
 mod upstream;
+mod uses;
