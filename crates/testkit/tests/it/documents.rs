@@ -242,6 +242,7 @@ fn what_the_documents_link_to_is_there() {
         "docs/METRICS.md",
         "docs/PERFORMANCE.md",
         "docs/RELIABILITY.md",
+        "docs/RELIABILITY.md",
         "docs/CHANGELOG.md",
     ] {
         let text = read(document);
