@@ -243,3 +243,84 @@ impl Writer {
         self.metrics.waiting.set(f64::from(keys));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn key(n: usize) -> KeyId {
+        format!("{n:012}").parse().unwrap()
+    }
+
+    fn note(uses: &Uses, keys: std::ops::Range<usize>) {
+        let now = Instant::now();
+        for n in keys {
+            uses.note(key(n), None, IpAddr::from([127, 0, 0, 1]), now);
+        }
+    }
+
+    #[test]
+    fn a_full_table_is_handed_over_at_once_and_a_full_queue_holds_nobody_up() {
+        let (metrics, rendered) = Metrics::new().unwrap();
+        let (to, mut arriving) = mpsc::channel(1);
+        let uses = Uses::new(to, metrics.uses.clone());
+        note(&uses, 0..table::KEYS_MAX);
+        assert!(arriving.try_recv().is_err(), "not full yet");
+        note(&uses, table::KEYS_MAX..2 * table::KEYS_MAX);
+        note(&uses, 2 * table::KEYS_MAX..2 * table::KEYS_MAX + 7);
+        let dropped = "okmon_edge_key_uses_dropped_total{what=\"key\"} 7";
+        assert!(rendered.render().contains(dropped), "{}", rendered.render());
+        // Those that have a place are still noted.
+        note(&uses, table::KEYS_MAX..table::KEYS_MAX + 1);
+        assert!(rendered.render().contains(dropped));
+        for _ in 0..2 {
+            let HandedOver(mut table) = arriving.try_recv().unwrap();
+            assert_eq!(table.drain().count(), table::KEYS_MAX);
+            uses.hand_over();
+        }
+        assert!(arriving.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn with_many_keys_in_use_each_is_written_once_a_minute() {
+        let url = "sqlite::memory:".parse().unwrap();
+        let store = Store::connect(&url, 1).await.unwrap();
+        store.migrate().await.unwrap();
+        let mut writer = Writer {
+            store,
+            batch: Batch::default(),
+            metrics: Metrics::new().unwrap().0.uses.clone(),
+            due: None,
+            many: false,
+            failing: false,
+        };
+        let take = |writer: &mut Writer, keys: usize| {
+            let (to, mut arriving) = queue();
+            let uses = Uses::new(to, writer.metrics.clone());
+            note(&uses, 0..keys);
+            uses.hand_over();
+            let before = Instant::now();
+            writer.take(arriving.try_recv().unwrap());
+            writer.due.map(|due| due - before)
+        };
+        for (keys, before, many) in [
+            (5, GATHER, false),
+            (batch::WRITTEN_AT_ONCE + 1, GATHER, true),
+            (5, GATHER_MANY, false),
+            (5, GATHER, false),
+        ] {
+            let due = take(&mut writer, keys).unwrap();
+            assert!(
+                before <= due && due < before + FLUSH_EVERY,
+                "{keys}: {due:?}"
+            );
+            writer.write().await;
+            assert_eq!(
+                (writer.many, writer.batch.keys(), writer.due),
+                (many, 0, None)
+            );
+        }
+        assert!(FLUSH_EVERY + GATHER_MANY < Duration::from_mins(1));
+    }
+}

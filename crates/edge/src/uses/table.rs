@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 /// Keys in a table. When it is full it is handed over.
-const KEYS_MAX: usize = 65_536;
+pub(super) const KEYS_MAX: usize = 65_536;
 /// User agents and addresses in a table, over all keys. Beyond, keys are only noted to have been used.
 const SEEN_MAX: usize = 32_768;
 /// User agents, and addresses, of one key. More than are written, since the most used ones are known only in the end.
