@@ -1,19 +1,28 @@
 //! Nothing that is written down lets anybody in: the dump of the database, the edge's snapshot and all logs, as wordy as they can be,
 //! hold no key, no operator token, and no secret part of either.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::control::id_of;
+use testkit::control::{Control, id_of};
 use testkit::edge::{Edge, Settings};
-use testkit::eventually;
 use testkit::key_rows::fresh_key;
 use testkit::postgres::Postgres;
+use testkit::{Process, eventually, okmon};
 
 use crate::world::{World, answers_soon};
 
 const SOON: Duration = Duration::from_secs(4);
 const CLI_MAX: Duration = Duration::from_mins(1);
+
+/// Every credential of the test, and what the commands that made them wrote beside their answers.
+struct Made {
+    /// The first key, then one of each way to make one. The third is the rotated second.
+    keys: Vec<String>,
+    tokens: Vec<String>,
+    remarks: String,
+}
 
 /// The secret 36 characters of a key or an operator token.
 fn secret(credential: &str) -> &str {
@@ -21,86 +30,118 @@ fn secret(credential: &str) -> &str {
     &digits[12..48]
 }
 
+fn make(world: &World) -> Made {
+    let control = &world.control;
+    let mut made = Made {
+        keys: vec![control.create_tenant("acme")],
+        tokens: vec![control.token.clone()],
+        remarks: String::new(),
+    };
+    let mut cli = |arguments: &[&str], secret: &str| {
+        let finished = control.cli(arguments);
+        made.remarks.push_str(&finished.stderr);
+        let made: Value = serde_json::from_str(&finished.succeeded().stdout).unwrap();
+        made[secret].as_str().unwrap_or_default().to_owned()
+    };
+    let create = ["key", "create", "acme", "--name", "second", "--json"];
+    let created = cli(&create, "key");
+    let id = id_of(&created);
+    let rotate = ["key", "rotate", "acme", "--key", &id, "--json"];
+    let rotated = cli(&rotate, "key");
+    let operator = ["operator", "create", "reader", "--scopes", "read"];
+    let operator = [&operator[..], &["--json", "--database-url", &world.url]].concat();
+    let token = cli(&operator, "token");
+    cli(&["key", "list", "acme", "--json"], "");
+    made.keys.extend([created, rotated]);
+    made.tokens.push(token);
+    import(control, &mut made);
+    made
+}
+
+/// Imports a key that was made elsewhere.
+fn import(control: &Control, made: &mut Made) {
+    let key = fresh_key().reveal().to_owned();
+    let mut import = Command::new("sh");
+    import
+        .args(["-c", "printf %s \"$key\" | \"$okmon\" key import acme"])
+        .env("key", &key)
+        .env("okmon", okmon().get_program())
+        .env("OKMON_CONTROL_URL", &control.url)
+        .env("OKMON_OPERATOR_TOKEN", &control.token)
+        .env("OKMON_LOG", "trace");
+    let imported = Process::spawn("okmon key import", import).wait(CLI_MAX);
+    let imported = imported.succeeded();
+    // A key that somebody has already is not shown again.
+    made.remarks.push_str(&imported.stdout);
+    made.remarks.push_str(&imported.stderr);
+    made.keys.push(key);
+}
+
+/// Uses everything, rightly and wrongly, so that there is something to be logged.
+fn use_all(world: &World, edge: &Edge, made: &Made, unknown: &str) {
+    for key in &made.keys {
+        answers_soon([edge], key, 200, SOON, "made");
+        assert_eq!(edge.grpc(key), 0);
+    }
+    assert_eq!(edge.post(unknown), Ok(401));
+    assert_eq!(edge.grpc(unknown), 16);
+    world.control.revoke(&made.keys[2]);
+    answers_soon([edge], &made.keys[2], 401, SOON, "revoked");
+    // A credential in the wrong place is not written down either.
+    let misplaced = json!({"id": made.keys[0]});
+    let (status, _) = world.control.ask("POST", "/tenants", Some(&misplaced));
+    assert_eq!(status, 422);
+    let path = format!("/tenants/{}", made.keys[0]);
+    let (status, _) = world.control.ask("GET", &path, None);
+    assert!(status >= 400, "{status}");
+}
+
+fn dump(url: &str) -> String {
+    let mut dump = Postgres::shared().program("pg_dump");
+    dump.arg(url);
+    let dump = Process::spawn("pg_dump", dump).wait(CLI_MAX);
+    dump.succeeded().stdout.clone()
+}
+
 #[test]
 fn dump_snapshot_and_logs_at_trace_level_hold_no_secret() {
     let world = World::start_on(Postgres::shared(), "trace");
-    let control = &world.control;
     let mut edge = Edge::new(Settings {
         log: "trace",
         ..world.settings()
     });
     edge.start();
-    let mut printed = Vec::new();
-    let mut cli = |arguments: &[&str]| {
-        let finished = control.cli(arguments);
-        printed.push(finished.stderr.clone());
-        finished.succeeded().stdout.clone()
-    };
-
-    let mut credentials = vec![control.token.clone(), control.create_tenant("acme")];
-    let created = cli(&["key", "create", "acme", "--name", "second", "--json"]);
-    let created: Value = serde_json::from_str(&created).unwrap();
-    credentials.push(created["key"].as_str().unwrap().to_owned());
-    let rotate = [
-        "key",
-        "rotate",
-        "acme",
-        "--key",
-        &id_of(&credentials[2]),
-        "--json",
-    ];
-    let rotated: Value = serde_json::from_str(&cli(&rotate)).unwrap();
-    credentials.push(rotated["key"].as_str().unwrap().to_owned());
-    let operator = ["operator", "create", "reader", "--scopes", "read", "--json"];
-    let operator = [&operator[..], &["--database-url", &world.url]].concat();
-    let operator: Value = serde_json::from_str(&cli(&operator)).unwrap();
-    credentials.push(operator["token"].as_str().unwrap().to_owned());
-    cli(&["key", "list", "acme"]);
+    let made = make(&world);
     let unknown = fresh_key().reveal().to_owned();
-    credentials.push(unknown.clone());
-
-    for key in &credentials[1..4] {
-        answers_soon([&edge], key, 200, SOON, "made");
-        assert_eq!(edge.grpc(key), 0);
-    }
-    assert_eq!(edge.post(&unknown), Ok(401));
-    assert_eq!(edge.grpc(&unknown), 16);
-    control.revoke(&credentials[3]);
-    answers_soon([&edge], &credentials[3], 401, SOON, "revoked");
-    // A credential in the wrong place is not written down either.
-    let (status, _) = control.ask("POST", "/tenants", Some(&json!({"id": credentials[1]})));
-    assert_eq!(status, 422);
-    let (status, _) = control.ask("GET", &format!("/tenants/{}", credentials[1]), None);
-    assert!(status >= 400, "{status}");
+    use_all(&world, &edge, &made, &unknown);
     eventually(SOON, "a snapshot", || {
         edge.snapshot().exists().then_some(()).ok_or("none")
     });
     edge.stop();
 
-    let mut dump = Postgres::shared().program("pg_dump");
-    dump.arg(&world.url);
-    let dump = testkit::Process::spawn("pg_dump", dump).wait(CLI_MAX);
-    let dump = dump.succeeded().stdout.clone();
-    assert!(dump.contains(&id_of(&credentials[3])), "it is a dump");
-    let snapshot = std::fs::read(edge.snapshot()).unwrap();
-    let edge_log = edge.output();
-    assert!(edge_log.contains("TRACE") || edge_log.contains("trace"));
-    let control_log = control.output();
     let places = [
-        ("the dump", dump.into_bytes()),
-        ("the snapshot", snapshot),
-        ("the edge's log", edge_log.into_bytes()),
-        ("control's log", control_log.into_bytes()),
-        ("what the CLI remarks", printed.concat().into_bytes()),
+        ("the dump", dump(&world.url).into_bytes()),
+        ("the snapshot", std::fs::read(edge.snapshot()).unwrap()),
+        ("the edge's log", edge.output().into_bytes()),
+        ("control's log", world.control.output().into_bytes()),
+        ("what the CLI remarks", made.remarks.into_bytes()),
     ];
-    for (place, text) in &places {
-        for credential in &credentials {
-            let secret = secret(credential).as_bytes();
-            assert_eq!(secret.len(), 36);
-            let at = text.windows(36).position(|part| part == secret);
-            if let Some(at) = at {
-                let line = String::from_utf8_lossy(&text[at.saturating_sub(300)..at]);
-                panic!("{place} holds the secret of {}…: {line}", &credential[..8]);
+    let holds = |place: usize, text: &str| {
+        let bytes: &[u8] = &places[place].1;
+        let found = bytes.windows(text.len());
+        found.into_iter().position(|part| part == text.as_bytes())
+    };
+    // They are what they should be, and would hold it.
+    assert!(holds(0, &id_of(&made.keys[0])).is_some());
+    for log in [2, 3] {
+        assert!(holds(log, "TRACE").is_some(), "{}", places[log].0);
+    }
+    let credentials = made.keys.iter().chain(&made.tokens).chain([&unknown]);
+    for credential in credentials {
+        for (n, (place, text)) in places.iter().enumerate() {
+            if let Some(at) = holds(n, secret(credential)) {
+                let before = String::from_utf8_lossy(&text[at.saturating_sub(300)..at]);
+                panic!("{place} holds the secret of {credential:.8}…: {before}");
             }
         }
     }
