@@ -15,6 +15,7 @@ mod config;
 mod operator;
 mod rules;
 
+pub use api::problem::problem_codes;
 pub use api::router::{Access, Route, routes};
 pub use app::{Running, StartError, run, start};
 pub use config::ControlConfig;

@@ -1,6 +1,7 @@
 //! From a request to typed input, or to a problem that names what is wrong with it.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::rules::fields::Fields;
 
 /// Objects in one page of a list, unless the client asks for another number.
@@ -33,72 +34,84 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-/// A JSON object in which no name comes twice, nor in the objects in it: of two values one would be ignored silently.
+/// A JSON object in which no name comes twice, nor in the objects that are its fields: of two values one would be ignored
+/// silently. No field of this API lies deeper than that; what does is read, within `serde_json`'s bound, to be refused.
 struct OnceEach(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for OnceEach {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(OnceEachVisitor)
+        let fields: Vec<(String, Box<RawValue>)> =
+            deserializer.deserialize_map(Pairs(PhantomData))?;
+        let fields = fields.into_iter().map(|(name, raw)| {
+            let value = if raw.get().starts_with('{') {
+                let inner: Result<Inner, _> = serde_json::from_str(raw.get());
+                inner.and_then(|Inner(object)| Ok(Value::Object(once_each(object)?)))
+            } else {
+                serde_json::from_str(raw.get())
+            };
+            value.map(|value| (name, value))
+        });
+        let fields: Result<Vec<_>, _> = fields.collect();
+        let object = fields.and_then(once_each).map_err(D::Error::custom)?;
+        Ok(Self(object))
     }
 }
 
-struct OnceEachVisitor;
+/// The fields of an object in an object.
+struct Inner(Vec<(String, Value)>);
 
-impl<'de> Visitor<'de> for OnceEachVisitor {
-    type Value = OnceEach;
+impl<'de> Deserialize<'de> for Inner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Pairs(PhantomData)).map(Self)
+    }
+}
+
+/// Reads an object as its names and values, those that come twice included.
+struct Pairs<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {
+    type Value = Vec<(String, V)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<OnceEach, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = fields.next_key::<String>()? {
-            let Inner(value) = fields.next_value()?;
-            if object.contains_key(&name) {
-                return Err(A::Error::custom(format_args!(
-                    "the field {name:?} comes twice"
-                )));
-            }
-            object.insert(name, value);
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = fields.next_entry()? {
+            pairs.push(pair);
         }
-        Ok(OnceEach(object))
+        Ok(pairs)
     }
 }
 
-/// A value in such an object; an object in an array is none that this API takes.
-struct Inner(Value);
-
-impl<'de> Deserialize<'de> for Inner {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let value = if raw.get().starts_with('{') {
-            serde_json::from_str(raw.get()).map(|OnceEach(object)| Value::Object(object))
-        } else {
-            serde_json::from_str(raw.get())
-        };
-        value.map(Self).map_err(D::Error::custom)
+fn once_each(pairs: Vec<(String, Value)>) -> Result<Map<String, Value>, serde_json::Error> {
+    let mut object = Map::new();
+    for (name, value) in pairs {
+        if object.contains_key(&name) {
+            let twice = format!("the field {name:?} comes twice");
+            return Err(serde_json::Error::custom(twice));
+        }
+        object.insert(name, value);
     }
+    Ok(object)
 }
 
 fn body_problem(rejection: &JsonRejection) -> Problem {
     match rejection.status() {
-        status @ StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
-            status,
-            "media_type",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
+            Code::MediaType,
             "the body must be JSON: send the header Content-Type: application/json",
         ),
-        status @ StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
-            status,
-            "too_large",
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            Code::TooLarge,
             format!(
                 "the body has more than {} bytes",
                 super::router::BODY_BYTES_MAX
             ),
         ),
         _ => Problem::new(
-            StatusCode::BAD_REQUEST,
-            "bad_json",
+            Code::BadJson,
             format!("the body is not a JSON object: {}", rejection.body_text()),
         ),
     }
@@ -195,6 +208,10 @@ async fn query<T: DeserializeOwned, S: Send + Sync>(
 ) -> Result<T, Problem> {
     let query: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
     query.map(|Query(query)| query).map_err(|rejection| {
-        Problem::new(StatusCode::BAD_REQUEST, "bad_query", rejection.body_text())
+        let known = "a list takes limit and after, each once; the audit log tenant and key_id too";
+        Problem::new(
+            Code::BadQuery,
+            format!("{}: {known}", rejection.body_text()),
+        )
     })
 }

@@ -93,16 +93,20 @@ pub(crate) async fn list(
     if deps.store.tenant_fetch(&tenant).await?.is_none() {
         return Err(no_tenant(&id));
     }
+    if let Some(after) = after {
+        let known = deps.store.key_fetch(after).await?;
+        if known.is_none_or(|key| key.tenant != tenant) {
+            let fix =
+                "is no key of this tenant: send the key_id of the last key of the page before";
+            return Err(Problem::invalid_field("after", fix));
+        }
+    }
     let keys = deps.store.key_list(&tenant, after, asked.limit).await?;
     let now = OffsetDateTime::now_utc();
     let objects: Vec<_> = keys.iter().map(|key| KeyObject::new(key, now)).collect();
     let last = keys.last().map(|key| key.key_id);
-    Ok(page(
-        &objects,
-        asked.limit,
-        &uri,
-        last.as_ref().map(KeyId::as_str),
-    ))
+    let last = last.as_ref().map(KeyId::as_str);
+    Ok(page(&objects, asked.limit, last, uri.path(), &[]))
 }
 
 pub(crate) async fn revoke(

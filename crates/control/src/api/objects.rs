@@ -1,7 +1,7 @@
 //! The objects of the API, as `--json` prints them too. Times are RFC 3339 in UTC.
 
 use axum::Json;
-use axum::http::{HeaderValue, Uri, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use model::{ApiKey, Scope};
 use serde::Serialize;
@@ -221,26 +221,27 @@ impl AuditObject {
     }
 }
 
-/// One page of a list: an array, and where there may be more, a `Link` header (RFC 8288) to the next page.
+/// One page of a list: an array, and where there may be more, a `Link` header (RFC 8288) to the next page of `path`, which is
+/// asked for with the same `filters`.
 pub(crate) fn page<T: Serialize>(
     objects: &[T],
     limit: u32,
-    uri: &Uri,
     last: Option<&str>,
+    path: &str,
+    filters: &[(&str, Option<&str>)],
 ) -> Response {
     let mut response = Json(objects).into_response();
     let full = objects.len() == limit as usize;
     let next = last.filter(|_| full).and_then(|last| {
-        let asked = uri.query().unwrap_or_default().split('&');
-        let mut query: Vec<_> = asked
-            .filter(|part| {
-                !part.is_empty() && !part.starts_with("after=") && !part.starts_with("limit=")
-            })
-            .map(str::to_owned)
-            .collect();
-        query.push(format!("after={}&limit={limit}", escaped(last)));
-        let link = format!("<{}?{}>; rel=\"next\"", uri.path(), query.join("&"));
-        HeaderValue::try_from(link).ok()
+        let given = filters
+            .iter()
+            .filter_map(|(name, value)| value.map(|value| format!("{name}={}&", escaped(value))));
+        let given: String = given.collect();
+        let last = escaped(last);
+        HeaderValue::try_from(format!(
+            "<{path}?{given}after={last}&limit={limit}>; rel=\"next\""
+        ))
+        .ok()
     });
     if let Some(next) = next {
         response.headers_mut().insert(header::LINK, next);

@@ -1,7 +1,7 @@
 //! `/operators` and `/audit`: who may use the API, and who did what.
 
 use axum::Json;
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use axum::response::Response;
 use model::{KeyId, TenantId};
 use store::AuditFilter;
@@ -13,11 +13,7 @@ use crate::api::problem::Problem;
 use crate::api::router::{Caller, Deps};
 use crate::operator::is_operator_id;
 
-pub(crate) async fn list(
-    State(deps): State<Deps>,
-    OriginalUri(uri): OriginalUri,
-    asked: Page,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(State(deps): State<Deps>, asked: Page) -> Result<Response, Problem> {
     if asked.after.as_deref().is_some_and(|id| !is_operator_id(id)) {
         return Err(Problem::invalid_field(
             "after",
@@ -30,7 +26,8 @@ pub(crate) async fn list(
     let now = OffsetDateTime::now_utc();
     let objects = operators.into_iter();
     let objects: Vec<_> = objects.map(|o| OperatorObject::new(o, now)).collect();
-    Ok(page(&objects, asked.limit, &uri, last.as_deref()))
+    let last = last.as_deref();
+    Ok(page(&objects, asked.limit, last, "/api/v1/operators", &[]))
 }
 
 pub(crate) async fn revoke(
@@ -56,11 +53,7 @@ pub(crate) async fn revoke(
     Ok(Json(OperatorObject::new(operator, now)))
 }
 
-pub(crate) async fn audit(
-    State(deps): State<Deps>,
-    OriginalUri(uri): OriginalUri,
-    asked: AuditPage,
-) -> Result<Response, Problem> {
+pub(crate) async fn audit(State(deps): State<Deps>, asked: AuditPage) -> Result<Response, Problem> {
     let tenant = asked.tenant.map(|id| TenantId::parse(&id)).transpose();
     let tenant = tenant.map_err(|error| Problem::invalid_field("tenant", error.to_string()))?;
     let key_id = asked.key_id.map(|id| id.parse::<KeyId>()).transpose();
@@ -69,9 +62,14 @@ pub(crate) async fn audit(
     let before =
         before.map_err(|_| Problem::invalid_field("after", "is not the seq of an entry"))?;
     let filter = AuditFilter { tenant, key_id };
+    let filters = [
+        ("tenant", filter.tenant.as_ref().map(TenantId::as_str)),
+        ("key_id", filter.key_id.as_ref().map(KeyId::as_str)),
+    ];
     let limit = asked.page.limit;
     let entries = deps.store.audit_list(&filter, before, limit).await?;
     let last = entries.last().map(|entry| entry.seq.to_string());
     let objects: Vec<_> = entries.into_iter().map(AuditObject::new).collect();
-    Ok(page(&objects, limit, &uri, last.as_deref()))
+    let last = last.as_deref();
+    Ok(page(&objects, limit, last, "/api/v1/audit", &filters))
 }

@@ -11,9 +11,86 @@ use store::StoreError;
 
 use crate::api::objects::TenantObject;
 use crate::rules::fields::FieldProblem;
+use crate::rules::without_secrets;
 
 /// How long a client should wait for the database, in seconds.
 const RETRY_AFTER_SECONDS: &str = "5";
+
+/// What can be wrong, as programs tell it apart. A status is written nowhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    BadJson,
+    BadQuery,
+    Unauthorized,
+    Scope,
+    NotFound,
+    Method,
+    TenantExists,
+    TenantInactive,
+    KeyExists,
+    RotateWhich,
+    TooLarge,
+    MediaType,
+    InvalidField,
+    NothingToChange,
+    BadRow,
+    Internal,
+    DatabaseUnavailable,
+}
+
+impl Code {
+    /// Every code, in the order of the documentation.
+    const ALL: [Self; 17] = [
+        Self::BadJson,
+        Self::BadQuery,
+        Self::Unauthorized,
+        Self::Scope,
+        Self::NotFound,
+        Self::Method,
+        Self::TenantExists,
+        Self::TenantInactive,
+        Self::KeyExists,
+        Self::RotateWhich,
+        Self::TooLarge,
+        Self::MediaType,
+        Self::InvalidField,
+        Self::NothingToChange,
+        Self::BadRow,
+        Self::Internal,
+        Self::DatabaseUnavailable,
+    ];
+
+    const fn entry(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::BadJson => ("bad_json", StatusCode::BAD_REQUEST),
+            Self::BadQuery => ("bad_query", StatusCode::BAD_REQUEST),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED),
+            Self::Scope => ("scope", StatusCode::FORBIDDEN),
+            Self::NotFound => ("not_found", StatusCode::NOT_FOUND),
+            Self::Method => ("method", StatusCode::METHOD_NOT_ALLOWED),
+            Self::TenantExists => ("tenant_exists", StatusCode::CONFLICT),
+            Self::TenantInactive => ("tenant_inactive", StatusCode::CONFLICT),
+            Self::KeyExists => ("key_exists", StatusCode::CONFLICT),
+            Self::RotateWhich => ("rotate_which", StatusCode::CONFLICT),
+            Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::MediaType => ("media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            Self::InvalidField => ("invalid_field", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::NothingToChange => ("nothing_to_change", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::BadRow => ("bad_row", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::DatabaseUnavailable => ("database_unavailable", StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+}
+
+/// The `code` of every problem and the status it comes with, for tests and documentation.
+pub fn problem_codes() -> Vec<(&'static str, u16)> {
+    let entry = |code: Code| {
+        let (code, status) = code.entry();
+        (code, status.as_u16())
+    };
+    Code::ALL.into_iter().map(entry).collect()
+}
 
 /// An error as it leaves.
 #[derive(Debug, Serialize)]
@@ -32,7 +109,8 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let (code, status) = code.entry();
         Self {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
@@ -51,15 +129,15 @@ impl Problem {
     }
 
     pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+        Self::new(Code::Unauthorized, detail)
     }
 
     pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "scope", detail)
+        Self::new(Code::Scope, detail)
     }
 
     pub(crate) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+        Self::new(Code::NotFound, detail)
     }
 
     pub(crate) fn invalid(errors: Vec<FieldProblem>) -> Self {
@@ -69,11 +147,7 @@ impl Problem {
             .collect();
         Self {
             errors,
-            ..Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_field",
-                texts.join("; "),
-            )
+            ..Self::new(Code::InvalidField, texts.join("; "))
         }
     }
 
@@ -88,7 +162,7 @@ impl Problem {
     pub(crate) fn internal(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error.chain = %chain(error), "a request to the admin API failed");
         let detail = "the request failed inside: the log of okmon control has the cause";
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+        Self::new(Code::Internal, detail)
     }
 }
 
@@ -107,23 +181,24 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let text = error.to_string();
         match error {
-            StoreError::TenantExists(_) => Self::new(StatusCode::CONFLICT, "tenant_exists", text),
+            StoreError::TenantExists(_) => Self::new(Code::TenantExists, text),
             StoreError::KeyExists(_) | StoreError::KeyTaken { .. } => {
-                Self::new(StatusCode::CONFLICT, "key_exists", text)
+                Self::new(Code::KeyExists, text)
             }
-            StoreError::RotateWhich { .. } => Self::new(StatusCode::CONFLICT, "rotate_which", text),
-            StoreError::TenantInactive(_) => {
-                Self::new(StatusCode::CONFLICT, "tenant_inactive", text)
-            }
+            StoreError::RotateWhich { .. } => Self::new(Code::RotateWhich, text),
+            StoreError::TenantInactive(_) => Self::new(Code::TenantInactive, text),
             StoreError::NoSuchTenant(_) => Self::not_found(text),
+            StoreError::BadRow { .. } => {
+                tracing::error!("{text}");
+                Self::new(
+                    Code::BadRow,
+                    format!("{text}: put it right in the database"),
+                )
+            }
             StoreError::Unavailable(_) => {
                 tracing::warn!(error.chain = %chain(&error), "the database does not answer");
                 let detail = "the database does not answer: try again in a moment";
-                Self::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "database_unavailable",
-                    detail,
-                )
+                Self::new(Code::DatabaseUnavailable, detail)
             }
             error => Self::internal(&error),
         }
@@ -131,7 +206,13 @@ impl From<StoreError> for Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        // Whoever sends a key in the wrong place shall not find it in an answer, which others may read.
+        self.detail = without_secrets(&self.detail);
+        for error in &mut self.errors {
+            error.field = without_secrets(&error.field);
+            error.message = without_secrets(&error.message);
+        }
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post};
 use store::{Actor, Operator, OperatorScope, Store};
 use time::OffsetDateTime;
 
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::api::{keys, operators, tenants};
 use crate::operator::authorize;
 
@@ -185,5 +185,5 @@ async fn wrong_method(method: Method, uri: Uri) -> Problem {
         "{} has no {method}: the header Allow lists what it has",
         uri.path()
     );
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    Problem::new(Code::Method, detail)
 }

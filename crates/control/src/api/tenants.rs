@@ -1,7 +1,7 @@
 //! `/tenants`: from HTTP to the rules and the store, and back.
 
 use axum::Json;
-use axum::extract::{OriginalUri, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use model::{ApiKey, TenantId};
@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::api::input::{Body, Id, Page};
 use crate::api::objects::{KeyObject, TenantObject, page};
-use crate::api::problem::Problem;
+use crate::api::problem::{Code, Problem};
 use crate::api::router::{Caller, Deps};
 use crate::rules::keys::KeyWish;
 use crate::rules::tenants::{new_tenant, tenant_update};
@@ -44,22 +44,14 @@ pub(crate) async fn create(
     ))
 }
 
-pub(crate) async fn list(
-    State(deps): State<Deps>,
-    OriginalUri(uri): OriginalUri,
-    asked: Page,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(State(deps): State<Deps>, asked: Page) -> Result<Response, Problem> {
     let after = asked.after.map(|id| TenantId::parse(&id)).transpose();
     let after = after.map_err(|error| Problem::invalid_field("after", error.to_string()))?;
     let tenants = deps.store.tenant_list(after.as_ref(), asked.limit).await?;
     let last = tenants.last().map(|tenant| tenant.id.clone());
     let objects: Vec<_> = tenants.into_iter().map(TenantObject::new).collect();
-    Ok(page(
-        &objects,
-        asked.limit,
-        &uri,
-        last.as_ref().map(TenantId::as_str),
-    ))
+    let last = last.as_ref().map(TenantId::as_str);
+    Ok(page(&objects, asked.limit, last, "/api/v1/tenants", &[]))
 }
 
 pub(crate) async fn show(
@@ -82,8 +74,7 @@ pub(crate) async fn update(
     let update = tenant_update(fields).map_err(Problem::invalid)?;
     if update == TenantUpdate::default() {
         let detail = "nothing to change: send at least one of name, email, status, limits";
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Err(Problem::new(status, "nothing_to_change", detail));
+        return Err(Problem::new(Code::NothingToChange, detail));
     }
     let now = OffsetDateTime::now_utc();
     let actor = caller.actor();

@@ -70,7 +70,9 @@ pub(crate) struct RotationWish {
 impl RotationWish {
     /// The key in the place of `old`. One that was made for a time is followed by one for as long a time.
     pub(crate) fn in_place_of(self, old: &Key, secret: &ApiKey, now: OffsetDateTime) -> NewKey {
-        let life = old.expires_at.map(|end| end - old.created_at);
+        // Rows that were changed by hand may hold any two times.
+        let life = old.expires_at.map(|end| end - old.created_at.min(now));
+        let life = life.map(|life| life.min(LIFE_MAX.try_into().unwrap_or(life)));
         NewKey {
             key_id: secret.id(),
             digest: secret.digest(),
@@ -157,7 +159,7 @@ fn made_elsewhere(fields: &mut Fields) -> Option<(KeyId, KeyDigest)> {
         }
         digest
     });
-    if key_id.is_some() && sha256.is_none() {
+    if key_id.is_some() && sha256.is_none() && !fields.has_problem("sha256") {
         fields.problem(
             "sha256",
             "is missing: a key made elsewhere has key_id and sha256",

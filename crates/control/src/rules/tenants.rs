@@ -4,7 +4,7 @@ use model::TenantId;
 use store::{Limit, NewTenant, TenantUpdate};
 
 use super::fields::{FieldProblem, Fields};
-use super::{is_unseen, name_problem};
+use super::{is_unseen, name_problem, without_secrets};
 
 /// The longest e-mail address, in bytes (RFC 5321 4.5.3.1.3, less the angle brackets).
 const EMAIL_LEN_MAX: usize = 254;
@@ -25,6 +25,10 @@ pub(crate) fn new_tenant(mut fields: Fields) -> Result<NewTenant, Vec<FieldProbl
         TenantId::parse_plain
     };
     let id = id.and_then(|id| {
+        if without_secrets(&id) != id {
+            fields.problem("id", "is a key or a token, which must not be kept");
+            return None;
+        }
         parse(&id)
             .map_err(|error| fields.problem("id", error.to_string()))
             .ok()
@@ -96,14 +100,20 @@ fn check_email(fields: &mut Fields, email: Option<&str>) {
     }
 }
 
-/// Whether mail might arrive there; only sending one tells.
+/// Whether mail might arrive there; only sending one tells. Signs that part addresses from each other are in none.
 fn is_address(text: &str) -> bool {
-    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !is_unseen(c);
+    let plain = |c: char| {
+        !c.is_whitespace()
+            && !c.is_control()
+            && !is_unseen(c)
+            && !matches!(c, ',' | ';' | '<' | '>')
+    };
     text.len() <= EMAIL_LEN_MAX
         && text.chars().all(plain)
-        && text
-            .rsplit_once('@')
-            .is_some_and(|(local, domain)| !local.is_empty() && !domain.is_empty())
+        && without_secrets(text) == text
+        && text.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !domain.contains('@')
+        })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::{OperatorToken, Running, operator_create};
+use control::{OperatorToken, Running, operator_create_for};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -10,17 +10,20 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
-use store::{Actor, OperatorScopes, Store};
+use sqlx::{Connection as _, SqliteConnection};
+use store::{Actor, Operator, OperatorScopes, Store};
 use tempfile::TempDir;
+use testkit::postgres::Postgres;
 use tokio::net::TcpListener;
 
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) admin: OperatorToken,
     pub(crate) reader: OperatorToken,
+    url: String,
     addr: SocketAddr,
     _running: Running,
-    _dir: TempDir,
+    _dir: Option<TempDir>,
 }
 
 pub(crate) struct Answer {
@@ -55,28 +58,42 @@ impl Answer {
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", dir.path().join("okmon.db").display());
+        Self::over(&url, Some(dir)).await
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        Self::over(&Postgres::shared().database(), None).await
+    }
+
+    async fn over(url: &str, dir: Option<TempDir>) -> Self {
         let store = Store::connect(&url.parse().unwrap(), 4).await.unwrap();
         store.migrate().await.unwrap();
-        let actor = Actor::command("test");
-        let (_, admin) = operator_create(&store, "olga", OperatorScopes::ADMIN, &actor)
-            .await
-            .unwrap();
-        let (_, reader) = operator_create(&store, "rita", OperatorScopes::READ, &actor)
-            .await
-            .unwrap();
+        let (_, admin) = operator(&store, "olga", OperatorScopes::ADMIN, None).await;
+        let (_, reader) = operator(&store, "rita", OperatorScopes::READ, None).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let running = control::start(listener, store.clone()).await.unwrap();
         Self {
             store,
             admin,
             reader,
+            url: url.to_owned(),
             addr: running.addr,
             _running: running,
             _dir: dir,
         }
+    }
+
+    /// Makes an operator whose token lives for `life`, which may be over.
+    pub(crate) async fn operator(
+        &self,
+        name: &str,
+        scopes: OperatorScopes,
+        life: Option<time::Duration>,
+    ) -> OperatorToken {
+        operator(&self.store, name, scopes, life).await.1
     }
 
     pub(crate) async fn send(
@@ -103,20 +120,85 @@ impl World {
         }
     }
 
+    /// Where it listens.
+    pub(crate) fn origin(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// As the operator with `token`, JSON or nothing.
+    pub(crate) async fn ask(
+        &self,
+        token: &OperatorToken,
+        method: &Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let authorization = bearer(token);
+        let authorization = (AUTHORIZATION.as_str(), authorization.as_str());
+        match body {
+            None => self.send(method, path, &[authorization], "").await,
+            Some(body) => {
+                let headers = [authorization, (CONTENT_TYPE.as_str(), "application/json")];
+                self.send(method, path, &headers, body.to_string()).await
+            }
+        }
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        let authorization = bearer(&self.admin);
-        let headers = [(AUTHORIZATION.as_str(), authorization.as_str())];
-        self.send(&Method::GET, path, &headers, "").await
+        self.ask(&self.admin, &Method::GET, path, None).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
-        let authorization = bearer(&self.admin);
-        let headers = [
-            (AUTHORIZATION.as_str(), authorization.as_str()),
-            (CONTENT_TYPE.as_str(), "application/json"),
-        ];
-        self.send(&Method::POST, path, &headers, body.to_string())
+        self.ask(&self.admin, &Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.ask(&self.admin, &Method::PATCH, path, Some(body))
             .await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.ask(&self.admin, &Method::DELETE, path, None).await
+    }
+
+    /// Runs SQL in the SQLite file as somebody with a shell would.
+    pub(crate) async fn by_hand(&self, sql: &'static str) {
+        let mut shell = SqliteConnection::connect(&self.url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut shell).await.unwrap();
+    }
+
+    /// The pages of a list from `path` on, as their links lead.
+    pub(crate) async fn pages(&self, path: &str) -> Vec<Vec<Value>> {
+        let (mut pages, mut path) = (Vec::new(), path.to_owned());
+        loop {
+            let answer = self.get(&path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
+            pages.push(answer.json().as_array().unwrap().clone());
+            assert!(pages.len() < 100, "{path} leads nowhere");
+            let Some(next) = answer.header("link").strip_prefix('<') else {
+                return pages;
+            };
+            let (next, relation) = next.split_once('>').unwrap();
+            assert_eq!(relation, "; rel=\"next\"");
+            next.clone_into(&mut path);
+        }
+    }
+
+    /// Everything that the API has to show.
+    pub(crate) async fn state(&self) -> Value {
+        let list = async |path: &str| self.pages(path).await.concat();
+        let tenants = list("/api/v1/tenants").await;
+        let mut keys = Vec::new();
+        for tenant in &tenants {
+            let id = tenant["id"].as_str().unwrap();
+            keys.push(list(&format!("/api/v1/tenants/{id}/keys")).await);
+        }
+        json!({
+            "tenants": tenants,
+            "keys": keys,
+            "operators": list("/api/v1/operators").await,
+            "audit": list("/api/v1/audit").await,
+        })
     }
 
     /// Makes tenant `id`: the answer's object.
@@ -125,6 +207,22 @@ impl World {
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
         answer.json()
     }
+}
+
+async fn operator(
+    store: &Store,
+    name: &str,
+    scopes: OperatorScopes,
+    life: Option<time::Duration>,
+) -> (Operator, OperatorToken) {
+    let actor = Actor::command("test");
+    let made = operator_create_for(store, name, scopes, life, &actor).await;
+    made.unwrap()
+}
+
+/// The id of the key in an answer.
+pub(crate) fn key_id(key: &Value) -> String {
+    key["key_id"].as_str().unwrap().to_owned()
 }
 
 pub(crate) fn bearer(token: &OperatorToken) -> String {

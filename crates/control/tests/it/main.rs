@@ -1,4 +1,4 @@
-//! The promises of the admin API, through its socket, over a real SQLite database.
+//! The promises of the admin API, through its socket, over a real PostgreSQL and a real SQLite database.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -6,7 +6,34 @@
 )]
 
 mod access;
+mod audit;
+mod bad_input;
+mod bad_values;
 mod harness;
 mod keys;
+mod openapi;
+mod paging;
 mod problems;
+mod rotation;
+mod secrets;
 mod tenants;
+mod walk;
+
+/// Makes of each promise one test per database.
+macro_rules! in_both_databases {
+    ($($promise:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::harness::World::postgres().await).await;
+            })+
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $promise() {
+                super::$promise(crate::harness::World::sqlite().await).await;
+            })+
+        }
+    };
+}
+use in_both_databases;
