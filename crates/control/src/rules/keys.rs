@@ -277,6 +277,36 @@ mod tests {
     }
 
     #[test]
+    fn a_new_key_lives_as_long_as_the_old_one_was_to_whatever_the_row_says() {
+        let secret = ApiKey::generate().unwrap();
+        let hour = time::Duration::HOUR;
+        let century = time::Duration::days(36_500);
+        for (created_at, end, life) in [
+            (NOW - hour, NOW + hour, hour * 2),
+            // By hand.
+            (NOW + hour, NOW + hour * 3, hour * 3),
+            (NOW + hour * 3, NOW + hour, hour),
+            (datetime!(0001-01-01 0:00 UTC), NOW + hour, century),
+            (NOW, datetime!(9999-12-29 0:00 UTC), century),
+        ] {
+            let old = Key {
+                key_id: secret.id(),
+                tenant: "acme".parse().unwrap(),
+                name: String::new(),
+                scopes: ScopeSet::WRITE,
+                created_at,
+                expires_at: Some(end),
+                revoked_at: None,
+                last_used_at: None,
+                replaced_by: None,
+            };
+            let wish = rotation_wish(Fields::new(serde_json::Map::new()), NOW).unwrap();
+            let new = wish.in_place_of(&old, &secret, NOW);
+            assert_eq!(new.expires_at, Some(NOW + life), "{old:?}");
+        }
+    }
+
+    #[test]
     fn ends_and_scopes_that_make_no_sense_are_named() {
         for end in ["2026-01-01T12:00:00Z", "9999-12-31T23:59:59Z", "tomorrow"] {
             assert_eq!(
