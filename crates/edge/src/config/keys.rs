@@ -45,7 +45,10 @@ pub(super) fn database(section: &Section<'_>) -> (Option<DatabaseUrl>, u32) {
     };
     let connections = section.or("connections_max", 4_u32);
     if connections < 2 {
-        section.problem("connections_max", "must be at least 2: one of them listens for changes");
+        section.problem(
+            "connections_max",
+            "must be at least 2: one of them listens for changes",
+        );
     }
     section.finish();
     (parsed, connections)

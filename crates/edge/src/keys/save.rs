@@ -130,7 +130,8 @@ pub(super) async fn restore(keyring: &Arc<Keyring>, saved: Saved) {
     }
     let keys = saved.contents.grants.len();
     for (digest, grant) in saved.contents.grants {
-        keyring.put(digest, Some(grant)).await;
+        // Nothing can be known about any key yet that this would have to replace.
+        keyring.held.insert(digest, Held::new(grant, 0)).await;
     }
     keyring.held.run_pending_tasks().await;
     keyring.is_fresh(saved.age);

@@ -1,6 +1,7 @@
 //! What all workers saw and is not written yet. While the database is away it grows, up to a bound.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 
 use model::KeyId;
@@ -8,20 +9,20 @@ use store::{KeyUse, USES_PER_KEY_MAX};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::table::{Details, Dropped, KeySeen, Seen, Table};
+use super::table::{Details, Dropped, KeyIdHasher, KeySeen, Seen, Table};
 
 /// Keys that wait to be written.
 const KEYS_MAX: usize = 1 << 20;
 /// User agents and addresses that wait, over all keys.
-const SEEN_MAX: usize = 131_072;
+const SEEN_MAX: usize = 32_768;
 /// Keys in one transaction.
 pub(super) const WRITTEN_AT_ONCE: usize = 5000;
 
 /// What waits to be written.
 #[derive(Default)]
 pub(super) struct Batch {
-    last_used: HashMap<KeyId, OffsetDateTime>,
-    used_by: HashMap<KeyId, UsedBy>,
+    last_used: HashMap<KeyId, OffsetDateTime, BuildHasherDefault<KeyIdHasher>>,
+    used_by: HashMap<KeyId, UsedBy, BuildHasherDefault<KeyIdHasher>>,
     /// User agents and addresses over all keys.
     seen: usize,
 }

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 
 /// Keys in a table. When it is full it is handed over.
 pub(super) const KEYS_MAX: usize = 65_536;
-/// User agents and addresses in a table, over all keys. Beyond, keys are only noted to have been used.
-const SEEN_MAX: usize = 32_768;
+/// User agents and addresses in a table, over all keys. Beyond, keys are only noted to have been used: with more keys in use
+/// than this, those that come first in each round have theirs noted, which are others every time.
+const SEEN_MAX: usize = 4096;
 /// User agents, and addresses, of one key. More than are written, since the most used ones are known only in the end.
 const SEEN_PER_KEY_MAX: usize = 32;
 /// How much of a user agent is kept, in bytes.
@@ -200,7 +201,7 @@ fn count<B: Eq + ?Sized, T: Borrow<B>>(
 
 /// Key ids are random already, and only those of keys that exist come here: their bytes need no more than mixing.
 #[derive(Default)]
-struct KeyIdHasher(u64);
+pub(super) struct KeyIdHasher(u64);
 
 impl Hasher for KeyIdHasher {
     fn write(&mut self, bytes: &[u8]) {
