@@ -69,7 +69,12 @@ impl Site {
 
     /// A database with tables and nothing in them: its URL.
     pub(crate) fn database(&self) -> String {
-        let url = self.postgres.database();
+        self.database_of(&self.postgres)
+    }
+
+    /// As [`Site::database`], on another server.
+    pub(crate) fn database_of(&self, postgres: &Postgres) -> String {
+        let url = postgres.database();
         migrate(&self.setup.okmon, &url);
         url
     }

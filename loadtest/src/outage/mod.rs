@@ -1,5 +1,7 @@
 //! `loadtest outage`: what senders notice of a database that is gone for ten minutes. One edge serves load before, during and after;
-//! another one is restarted while the database is away; unknown keys are tried at both all the time.
+//! another one is restarted while the database is away; unknown keys are tried at both all the time. A third edge, the witness,
+//! has a database of its own that stays: it serves the same load in the same runs, so that what the machine does to
+//! latencies is told from what the outage does.
 
 mod findings;
 mod strangers;
@@ -12,6 +14,7 @@ use anyhow::{Context, ensure};
 use testkit::control::id_of;
 use testkit::edge::Edge;
 use testkit::key_rows::{fresh_key, insert_key};
+use testkit::postgres::Postgres;
 use tokio::time::Instant;
 
 use crate::document::{self, Publication};
@@ -72,10 +75,17 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
     let mut edges = [site.edge(&url, ""), site.edge(&url, "")];
     edges.iter_mut().for_each(Edge::start);
     let [steady, restarted] = &mut edges;
+    let staying = Postgres::start();
+    let staying_url = site.database_of(&staying);
+    site.copy_keys(&staying_url, &known)?;
+    let mut witness = site.edge(&staying_url, "");
+    witness.start();
     let file = site.keys_file("keys.txt", &known)?;
     let loads = [
         site.load(load(args, steady, "otlp-http", args.rate, &file)),
         site.load(load(args, steady, "otlp-grpc", args.grpc_rate, &file)),
+        site.load(load(args, &witness, "otlp-http", args.rate, &file)),
+        site.load(load(args, &witness, "otlp-grpc", args.grpc_rate, &file)),
     ];
     let mut strangers = Strangers::default();
 
@@ -205,14 +215,15 @@ fn queries(site: &Site, url: &str) -> anyhow::Result<u64> {
         .context("xact_commit")
 }
 
-/// The load's runs by protocol and phase; those that saw the database end or come back belong to the outage.
-pub(crate) type Sorted<'a> = [[Vec<&'a Window>; 2]; 3];
+/// The load's runs by phase, and in it by protocol, the witness's last; those that saw the database end or come back belong to the
+/// outage.
+pub(crate) type Sorted<'a> = [[Vec<&'a Window>; 4]; 3];
 
 impl Phases {
     fn sort<'a>(&self, by_protocol: &'a [Vec<Window>]) -> Sorted<'a> {
         [Phase::Before, Phase::During, Phase::After].map(|phase| {
-            [0, 1].map(|protocol| {
-                let windows = by_protocol.get(protocol).into_iter().flatten();
+            [0, 1, 2, 3].map(|load| {
+                let windows = by_protocol.get(load).into_iter().flatten();
                 windows
                     .filter(|window| self.phase_of(window) == phase)
                     .collect()
