@@ -153,6 +153,22 @@ macro_rules! tenant_locked {
     }};
 }
 
+/// Writes into the log that each key of a tenant that is not revoked is revoked with it: however many there are, in one
+/// statement.
+macro_rules! revocations_insert {
+    ($store:expr) => {
+        match &$store.0 {
+            crate::Pool::Postgres(_) => concat!(revocations_insert!(), " for update"),
+            crate::Pool::Sqlite(_) => revocations_insert!(),
+        }
+    };
+    () => {
+        "insert into audit (at, actor, action, tenant_id, key_id, detail) \
+         select $2, $3, 'key.revoke', tenant_id, key_id, 'with its tenant' from api_keys \
+         where tenant_id = $1 and revoked_at is null order by created_at, key_id"
+    };
+}
+
 pub(crate) use {tenant_locked, tenant_select};
 
 impl Store {
@@ -269,18 +285,21 @@ impl Store {
         let at = kept(now);
         in_transaction!(self, tx => {
             let mut tenant = tenant_locked!(self, tx, id);
+            // First those, of which each is locked: what is written down is what is revoked.
+            sqlx::query(revocations_insert!(self))
+                .bind(id.as_str())
+                .bind(Written(at))
+                .bind(actor.as_str())
+                .execute(&mut *tx)
+                .await?;
             let revoked = sqlx::query(
-                "update api_keys set revoked_at = $2 where tenant_id = $1 and revoked_at is null returning key_id",
+                "update api_keys set revoked_at = $2 where tenant_id = $1 and revoked_at is null",
             )
             .bind(id.as_str())
             .bind(Written(at))
-            .fetch_all(&mut *tx)
-            .await?;
-            for row in &revoked {
-                let key_id = row.text("key_id")?.parse().ok();
-                let detail = "with its tenant".to_owned();
-                audit_insert!(tx, Done { at, actor, action: "key.revoke", tenant: Some(id), key_id, detail });
-            }
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
             let was_active = tenant.status != TenantStatus::Inactive;
             if was_active {
                 tenant.status = TenantStatus::Inactive;
@@ -294,14 +313,14 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             }
-            if was_active || !revoked.is_empty() {
+            if was_active || revoked > 0 {
                 audit_insert!(tx, Done {
                     at,
                     actor,
                     action: "tenant.delete",
                     tenant: Some(id),
                     key_id: None,
-                    detail: format!("{} keys revoked", revoked.len()),
+                    detail: format!("{revoked} keys revoked"),
                 });
             }
             Ok(tenant)
