@@ -3,21 +3,16 @@
 use std::future::{Future, IntoFuture as _};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use store::{Store, StoreError};
-use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::ControlConfig;
 use crate::api::router::{Deps, router};
-
-/// When old rows are deleted first, and how often from then on.
-const HOUSEKEEPING_FIRST: Duration = Duration::from_mins(1);
-const HOUSEKEEPING_EVERY: Duration = Duration::from_hours(1);
+use crate::housekeeping::{Pace, keep_house};
 
 /// Why the control plane did not start.
 #[derive(Debug, thiserror::Error)]
@@ -88,31 +83,8 @@ async fn prepare(
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     Ok(async move {
-        let (served, ()) = tokio::join!(serving.into_future(), keep_house(store, stop));
+        let (served, ()) =
+            tokio::join!(serving.into_future(), keep_house(store, Pace::USUAL, stop));
         served
     })
-}
-
-/// Forgets what is old, from time to time, until `stop`. Several control planes may do so at once.
-async fn keep_house(store: Store, stop: CancellationToken) {
-    let mut pause = HOUSEKEEPING_FIRST;
-    loop {
-        let chance = getrandom::u32().unwrap_or_default();
-        let pause_by_chance = pause + pause.mul_f64(0.1 * f64::from(chance) / f64::from(u32::MAX));
-        tokio::select! {
-            () = tokio::time::sleep(pause_by_chance) => {}
-            () = stop.cancelled() => return,
-        }
-        pause = HOUSEKEEPING_EVERY;
-        match store.forget(OffsetDateTime::now_utc()).await {
-            Ok(forgotten) => tracing::debug!(?forgotten, "old rows were deleted"),
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "old rows could not be deleted; tried again in an hour"
-                );
-            }
-        }
-    }
 }

@@ -7,11 +7,13 @@
 //! 4. `rules`: what a good tenant or key is, without HTTP and SQL;
 //! 5. `store`, which writes the change and its audit entry in one transaction.
 //!
-//! An error leaves as a problem (RFC 9457) that names the field and the fix: `api::problem`.
+//! An error leaves as a problem (RFC 9457) that names the field and the fix: `api::problem`. Beside the requests,
+//! `housekeeping` deletes old rows.
 
 mod api;
 mod app;
 mod config;
+mod housekeeping;
 mod operator;
 mod rules;
 

@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod tenants;
 
 use time::OffsetDateTime;
+use unicode_normalization::is_nfc;
 
 /// The longest name of a tenant or a key, in characters.
 const NAME_CHARS_MAX: usize = 200;
@@ -36,6 +37,11 @@ pub(crate) fn name_problem(name: &str) -> Option<String> {
             "has the invisible character U+{:04X}, with which a name can pass for another: leave it out",
             u32::from(unseen)
         ))
+    } else if !is_nfc(name) {
+        Some(
+            "has a letter in another form than the usual one, which looks like it: send it in Unicode's form NFC"
+                .to_owned(),
+        )
     } else if without_secrets(name) != name {
         Some("has a key or a token in it, which must not be kept: leave it out".to_owned())
     } else if name.trim() != name {
@@ -143,6 +149,9 @@ mod tests {
             "a\u{2028}b",
             "\u{3164}",
             "a\u{200d}b",
+            "So\u{308}hne",
+            "\u{212b}ngstro\u{308}m",
+            "\u{37e}",
         ] {
             assert!(name_problem(name).is_some(), "{name:?}");
         }

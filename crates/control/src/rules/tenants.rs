@@ -2,6 +2,7 @@
 
 use model::TenantId;
 use store::{Limit, NewTenant, TenantUpdate};
+use unicode_normalization::is_nfc;
 
 use super::fields::{FieldProblem, Fields};
 use super::{is_unseen, name_problem, without_secrets};
@@ -110,6 +111,7 @@ fn is_address(text: &str) -> bool {
     };
     text.len() <= EMAIL_LEN_MAX
         && text.chars().all(plain)
+        && is_nfc(text)
         && without_secrets(text) == text
         && text.split_once('@').is_some_and(|(local, domain)| {
             !local.is_empty() && !domain.is_empty() && !domain.contains('@')

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::new_tenant;
 
-/// Texts that are no name and no part of one.
+/// Texts that are no name: something in them is not seen, or looks like something else.
 fn unseen() -> Vec<Value> {
     let within = [
         "\u{0}",
@@ -35,7 +35,11 @@ fn unseen() -> Vec<Value> {
         "\u{e0041}",
         "\u{10ffff}",
     ];
-    within.iter().map(|c| json!(format!("ac{c}me"))).collect()
+    let look_alikes = ["acme\u{301}", "\u{212b}cme", "acme\u{37e}"];
+    let unseen = within.iter().map(|c| json!(format!("ac{c}me")));
+    unseen
+        .chain(look_alikes.iter().map(|text| json!(text)))
+        .collect()
 }
 
 fn numbers_and_the_like() -> Vec<Value> {
@@ -98,6 +102,8 @@ fn no_emails() -> Vec<Value> {
         "a@b;c@d",
         "A <a@b>",
         "a@b\u{202e}",
+        "ope\u{301}@b",
+        "a@\u{212b}",
         "a\u{0}@b",
         "a@b\r\nBcc: c@d",
         "'; drop table tenants; --@b",

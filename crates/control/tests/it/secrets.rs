@@ -39,7 +39,17 @@ fn secret(credential: &str) -> &str {
 }
 
 #[tokio::test]
-async fn no_other_answer_and_no_line_of_the_log_has_a_secret() {
+async fn no_other_answer_and_no_line_of_the_log_has_a_secret_on_sqlite() {
+    no_other_answer_and_no_line_of_the_log_has_a_secret(World::sqlite()).await;
+}
+
+#[tokio::test]
+async fn no_other_answer_and_no_line_of_the_log_has_a_secret_on_postgres() {
+    no_other_answer_and_no_line_of_the_log_has_a_secret(World::postgres()).await;
+}
+
+/// The world is made here, so that the log has that too.
+async fn no_other_answer_and_no_line_of_the_log_has_a_secret(world: impl Future<Output = World>) {
     let log = Log::default();
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(Level::TRACE)
@@ -48,7 +58,7 @@ async fn no_other_answer_and_no_line_of_the_log_has_a_secret() {
         .finish();
     // The runtime of this test has one thread, on which the control plane runs too.
     let _guard = tracing::subscriber::set_default(subscriber);
-    let world = World::sqlite().await;
+    let world = world.await;
     let exchanges = walk(&world).await;
 
     let mut secrets = vec![
