@@ -25,7 +25,7 @@ use crate::listen::{self, WorkerSender};
 use crate::metrics::Metrics;
 use crate::upstream::{self, Shared, Targets, TlsError};
 use crate::uses::{self, HandedOver, Uses};
-use crate::worker::{Common, Settings, Worker};
+use crate::worker::{Common, Current, Settings, Worker};
 
 /// Why the edge did not start.
 #[derive(Debug, thiserror::Error)]
@@ -135,12 +135,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     ));
 
     let common = Common {
-        settings: Arc::new(Settings {
-            body_max: config.body_max,
-            body_idle_max: config.body_idle_max,
-            suspend_grace: config.suspend_grace,
-            connections: config.connections.clone(),
-        }),
         keys: keyring,
         failures,
         clock: Arc::new(Clock::start()),
@@ -217,6 +211,12 @@ fn start_workers(
         connectors.push(Arc::new(shared));
     }
     let connectors = Arc::new(connectors);
+    let settings = Arc::new(Settings {
+        body_max: config.body_max,
+        body_idle_max: config.body_idle_max,
+        suspend_grace: config.suspend_grace,
+        connections: config.connections.clone(),
+    });
     let (mut threads, mut senders) = (Vec::new(), Vec::new());
     for n in 0..config.workers {
         let (connections, accepted) = mpsc::unbounded_channel();
@@ -225,6 +225,7 @@ fn start_workers(
             load: Arc::new(AtomicUsize::new(0)),
         });
         let (common, connectors) = (common.clone(), Arc::clone(&connectors));
+        let settings = Arc::clone(&settings);
         let uses = Uses::new(hand_over.clone(), common.metrics.uses.clone());
         let (upstreams, routes) = (config.upstreams.clone(), config.routes.clone());
         let runtime = move || -> io::Result<()> {
@@ -235,10 +236,11 @@ fn start_workers(
                 &upstreams,
                 &routes,
                 &connectors,
-                common.settings.body_idle_max,
+                settings.body_idle_max,
                 &common.metrics.upstream_connections,
             );
-            let worker = Worker::new(common, targets, uses).map_err(io::Error::other)?;
+            let current = Current { settings, targets };
+            let worker = Worker::new(common, current, uses).map_err(io::Error::other)?;
             runtime.block_on(async {
                 tokio::select! {
                     () = listen::serve_accepted(Rc::clone(&worker), accepted) => {}

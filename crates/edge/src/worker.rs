@@ -1,7 +1,7 @@
 //! What one core's runtime holds. Nothing in a [`Worker`] that changes is shared with another core, except what is [`Common`],
 //! which is made for it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,10 +27,15 @@ pub(crate) struct Settings {
     pub(crate) connections: ConnectionSettings,
 }
 
-/// What all workers have in common.
+/// What a configuration makes of a worker. A reload puts another in its place; a request keeps the one it began with.
+pub(crate) struct Current {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) targets: Targets,
+}
+
+/// What all workers have in common, as long as the process lives.
 #[derive(Clone)]
 pub(crate) struct Common {
-    pub(crate) settings: Arc<Settings>,
     pub(crate) keys: Arc<Keyring>,
     pub(crate) failures: Arc<Failures>,
     pub(crate) clock: Arc<Clock>,
@@ -41,8 +46,7 @@ pub(crate) struct Common {
 
 /// One core's share of the data plane.
 pub(crate) struct Worker {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) targets: Targets,
+    current: RefCell<Rc<Current>>,
     pub(crate) keys: Arc<Keyring>,
     pub(crate) failures: Arc<Failures>,
     pub(crate) clock: Arc<Clock>,
@@ -56,11 +60,10 @@ pub(crate) struct Worker {
 impl Worker {
     pub(crate) fn new(
         common: Common,
-        targets: Targets,
+        current: Current,
         uses: Uses,
     ) -> Result<Rc<Self>, getrandom::Error> {
         let Common {
-            settings,
             keys,
             failures,
             clock,
@@ -68,8 +71,7 @@ impl Worker {
             draining,
         } = common;
         Ok(Rc::new(Self {
-            settings,
-            targets,
+            current: RefCell::new(Rc::new(current)),
             keys,
             failures,
             clock,
@@ -79,6 +81,11 @@ impl Worker {
             date: DateCache::default(),
             draining,
         }))
+    }
+
+    /// The configuration that a request which begins now is served by.
+    pub(crate) fn current(&self) -> Rc<Current> {
+        Rc::clone(&self.current.borrow())
     }
 }
 

@@ -2,7 +2,9 @@
 //! key; a test reads it.
 
 mod auth_failures;
+mod connections;
 mod keys;
+mod listeners;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -13,7 +15,9 @@ use ops::config::{ByteSize, ConfigError, Section, read};
 use store::DatabaseUrl;
 
 pub(crate) use self::auth_failures::AuthFailureSettings;
+pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
+pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
 
@@ -45,34 +49,6 @@ pub struct Config {
     pub log_format: ops::log::Format,
 }
 
-/// One port for senders.
-#[derive(Debug, Clone)]
-pub(crate) struct ListenerSettings {
-    pub(crate) name: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) tenant_header: TenantHeader,
-}
-
-/// What is done with a tenant header that is not the key's tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TenantHeader {
-    /// The request is refused.
-    Strict,
-    /// The header is overwritten and counted.
-    Ignore,
-}
-
-/// Limits of one connection.
-#[derive(Debug, Clone)]
-pub(crate) struct ConnectionSettings {
-    pub(crate) head_max: ByteSize,
-    pub(crate) head_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) streams_max: u32,
-    pub(crate) stream_window: u32,
-    pub(crate) connection_window: u32,
-}
-
 impl Config {
     /// Reads a configuration; `file` is its name for messages.
     ///
@@ -86,7 +62,7 @@ impl Config {
 }
 
 fn build(root: &Section<'_>) -> Option<Config> {
-    let listeners = listeners(&root.section("listeners"));
+    let listeners = listeners::listeners(&root.section("listeners"));
     let upstreams = upstreams::upstreams(&root.section("upstreams"));
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
     let ops = root.section("ops");
@@ -109,7 +85,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let body_max = limits.or("body_max", ByteSize(64 << 20));
     let body_idle_max = longer_than_0(&limits, "body_idle_max", Duration::from_secs(30));
     limits.finish();
-    let connections = connections(&root.section("connections"));
+    let connections = connections::connections(&root.section("connections"));
     let runtime = root.section("runtime");
     let workers = runtime.or("workers", 0_u32);
     let drain_max = runtime.or("drain_max", Duration::from_secs(20));
@@ -144,68 +120,6 @@ fn longer_than_0(section: &Section<'_>, key: &str, default: Duration) -> Duratio
         section.problem(key, "must be longer than 0");
     }
     duration
-}
-
-fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
-    let names = section.names();
-    if names.is_empty() {
-        section.problem(
-            "otlp_grpc",
-            "no listener is set: write [listeners.otlp_grpc] with address = \"0.0.0.0:4317\"",
-        );
-    }
-    let mut listeners = Vec::with_capacity(names.len());
-    for name in names {
-        let listener = section.section(&name);
-        let address =
-            listener.required("address", "write where to listen, such as \"0.0.0.0:4317\"");
-        let headers = [
-            ("strict", TenantHeader::Strict),
-            ("ignore", TenantHeader::Ignore),
-        ];
-        let tenant_header = listener.choice("tenant_header", &headers, TenantHeader::Strict);
-        listener.finish();
-        if let Some(address) = address {
-            listeners.push(ListenerSettings {
-                name,
-                address,
-                tenant_header,
-            });
-        }
-    }
-    listeners
-}
-
-fn connections(section: &Section<'_>) -> ConnectionSettings {
-    let window = |key, default| {
-        let ByteSize(bytes) = section.or(key, ByteSize(default));
-        u32::try_from(bytes)
-            .ok()
-            .filter(|bytes| (65_535..=0x7fff_ffff).contains(bytes))
-            .unwrap_or_else(|| {
-                section.problem(
-                    key,
-                    "must be from 64 KiB to 2 GiB - 1 B (RFC 9113 section 6.9.1)",
-                );
-                65_535
-            })
-    };
-    let settings = ConnectionSettings {
-        head_max: section.or("head_max", ByteSize(32 << 10)),
-        head_timeout: longer_than_0(section, "head_timeout", Duration::from_secs(10)),
-        idle_timeout: longer_than_0(section, "idle_timeout", Duration::from_secs(400)),
-        streams_max: section.or("streams_max", 200),
-        stream_window: window("stream_window", 1 << 20),
-        connection_window: window("connection_window", 8 << 20),
-    };
-    if settings.head_max == ByteSize(0) {
-        section.problem("head_max", "must be at least 1 B");
-    }
-    if settings.streams_max == 0 {
-        section.problem("streams_max", "must be at least 1");
-    }
-    section.finish();
-    settings
 }
 
 #[cfg(test)]

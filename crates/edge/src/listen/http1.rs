@@ -7,20 +7,20 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Method, Response, Version};
 use http_body::Body as _;
-use socket2::SockRef;
 use tokio::io::AsyncWrite as _;
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 use wire::chunked::{Decoded, Decoder};
 
 use super::Peer;
 use super::http1_head::{self, BadHead, Framing, Head};
+use super::io::ClientIo;
 use crate::patience::Patience;
 use crate::refusal::Refusal;
 use crate::request;
@@ -40,7 +40,7 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A sender's connection: its socket, what was read ahead, and where in a request's body it is.
 struct Stream {
-    socket: TcpStream,
+    socket: ClientIo,
     buffer: BytesMut,
     body: BodyState,
     /// What is left to write of the interim answer that a client waits for before it sends the body.
@@ -169,7 +169,7 @@ impl Stream {
 }
 
 /// Serves one connection until either side ends it. `ahead` is what was read to find out its protocol.
-pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: TcpStream, ahead: BytesMut) {
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahead: BytesMut) {
     let stream = Rc::new(RefCell::new(Stream {
         socket,
         buffer: ahead,
@@ -212,7 +212,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: TcpStream, ahe
         };
         plan.keep_alive = plan.keep_alive && !worker.draining.is_cancelled() && can_drain(&stream);
         let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {
-            reset(&stream);
+            stream.borrow().socket.abort();
             return;
         };
         if !stays || !drain(&stream).await {
@@ -228,7 +228,8 @@ async fn read_head(
     stream: &RefCell<Stream>,
     patience: &mut Patience,
 ) -> Result<Option<Head>, Refusal> {
-    let settings = &worker.settings.connections;
+    let settings = Arc::clone(&worker.current().settings);
+    let settings = &settings.connections;
     let mut draining = pin!(worker.draining.cancelled());
     patience.progress();
     poll_fn(|cx| {
@@ -350,13 +351,6 @@ async fn linger(stream: &RefCell<Stream>) {
     let _ = tokio::time::timeout(LINGER, closing).await;
 }
 
-/// Makes the end of the connection an abortion: what was written of an answer must not pass for all of it.
-fn reset(stream: &RefCell<Stream>) {
-    let stream = stream.borrow();
-    // If this fails the connection is gone already.
-    let _ = SockRef::from(&stream.socket).set_linger(Some(Duration::ZERO));
-}
-
 /// How a response is framed.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -426,7 +420,7 @@ async fn write_response(
                 Poll::Ready(Ok(())) => patience.progress(),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(BrokenOff)),
                 Poll::Pending => {
-                    let limit = worker.settings.body_idle_max;
+                    let limit = worker.current().settings.body_idle_max;
                     return patience.poll(cx, limit).map(|()| Err(BrokenOff));
                 }
             }

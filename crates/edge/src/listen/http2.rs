@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, BytesMut};
@@ -12,9 +13,9 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::Peer;
+use super::io::ClientIo;
 use crate::request;
 use crate::request::body::ClientBody;
 use crate::worker::Worker;
@@ -30,8 +31,10 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
 }
 
 /// Serves one connection until either side ends it. `ahead` begins with the preface that gave its protocol away.
-pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: TcpStream, ahead: BytesMut) {
-    let settings = &worker.settings.connections;
+pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahead: BytesMut) {
+    // Not the targets: a connection outlives a configuration.
+    let settings = Arc::clone(&worker.current().settings);
+    let settings = &settings.connections;
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let worker = Rc::clone(&worker);
         let peer = peer.clone();
@@ -61,7 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: TcpStream, ahe
 
 /// A stream of which the first bytes were read already.
 struct Ahead {
-    stream: TcpStream,
+    stream: ClientIo,
     ahead: BytesMut,
 }
 

@@ -4,7 +4,9 @@
 pub(crate) mod http1;
 mod http1_head;
 mod http2;
+mod io;
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::io::ClientIo;
 use crate::config::ListenerSettings;
 use crate::worker::Worker;
 
@@ -151,10 +154,11 @@ pub(crate) async fn serve_accepted(
 }
 
 async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
-    let Ok(mut stream) = TcpStream::from_std(stream) else {
+    let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
-    let limit = worker.settings.connections.head_timeout;
+    let mut stream = ClientIo::Plain(stream);
+    let limit = worker.current().settings.connections.head_timeout;
     let sniffed = tokio::time::timeout(limit, sniff(&mut stream)).await;
     let Ok(Some((is_http2, ahead))) = sniffed else {
         return;
@@ -167,8 +171,8 @@ async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
 }
 
 /// Reads as much as it takes to tell HTTP/2 from HTTP/1. `None` when nothing comes.
-async fn sniff(stream: &mut TcpStream) -> Option<(bool, BytesMut)> {
-    stream.readable().await.ok()?;
+async fn sniff(stream: &mut ClientIo) -> Option<(bool, BytesMut)> {
+    poll_fn(|cx| stream.poll_read_ready(cx)).await.ok()?;
     let mut ahead = BytesMut::with_capacity(http1::READ_BYTES);
     loop {
         if stream.read_buf(&mut ahead).await.ok()? == 0 {

@@ -8,7 +8,7 @@ use ops::config::ByteSize;
 use super::authenticate::Caller;
 use super::route::{Media, Routed};
 use crate::refusal::Refusal;
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 
 /// A request that will be forwarded.
 pub(crate) struct Admitted {
@@ -24,6 +24,7 @@ pub(crate) struct Admitted {
 /// Decides by the headers alone.
 pub(crate) fn admit(
     worker: &Worker,
+    settings: &Settings,
     routed: Routed,
     caller: Caller,
     parts: &Parts,
@@ -33,8 +34,8 @@ pub(crate) fn admit(
     }
     let media = routed.media(parts)?;
     let of_tenant = caller.key.grant.body_max_bytes;
-    let body_max = of_tenant.map_or(worker.settings.body_max, |bytes| {
-        worker.settings.body_max.min(ByteSize(bytes))
+    let body_max = of_tenant.map_or(settings.body_max, |bytes| {
+        settings.body_max.min(ByteSize(bytes))
     });
     let declared_bytes = declared_bytes(parts)?;
     if declared_bytes.is_some_and(|bytes| bytes > body_max.0) {

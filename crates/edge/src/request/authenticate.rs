@@ -19,7 +19,7 @@ use crate::config::TenantHeader;
 use crate::keys::{Held, Lookup};
 use crate::listen::Peer;
 use crate::refusal::Refusal;
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 
 /// `X-Scope-OrgID`, by which Mimir, Loki and Tempo know a tenant.
 pub(crate) static TENANT: HeaderName = HeaderName::from_static("x-scope-orgid");
@@ -43,6 +43,7 @@ struct Credential {
 /// Finds the caller of a request that came `at` this time, and checks that it may send this signal.
 pub(crate) async fn authenticate(
     worker: &Worker,
+    settings: &Settings,
     peer: &Peer,
     routed: &Routed,
     headers: &HeaderMap,
@@ -70,7 +71,7 @@ pub(crate) async fn authenticate(
         worker.failures.charge(address);
         worker.failures.refused(&digest)
     };
-    match grant.verdict(now, worker.settings.suspend_grace) {
+    match grant.verdict(now, settings.suspend_grace) {
         Verdict::Valid => {
             let user_agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
             worker.uses.note(grant.key_id, user_agent, address, at);

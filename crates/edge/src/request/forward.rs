@@ -20,7 +20,7 @@ use crate::protocol::otlp_grpc::{
 use crate::protocol::{Protocol, remote_write};
 use crate::refusal::{Code, Refusal};
 use crate::upstream::{Answer, HeaderList, UpstreamError, UpstreamRequest};
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -31,6 +31,7 @@ static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Sends the request upstream and gives back the answer with its body still to come.
 pub(crate) async fn forward(
     worker: &Worker,
+    settings: &Settings,
     admitted: Admitted,
     parts: Parts,
     body: ClientBody,
@@ -39,7 +40,7 @@ pub(crate) async fn forward(
     let target = Rc::clone(&admitted.routed.target);
     let upload = Upload::new(body, tally, admitted.body_max);
     if admitted.routed.protocol == Protocol::OtlpGrpc && target.upstream.speaks != Speaks::Grpc {
-        return reframe::call(worker, &admitted, &parts, upload).await;
+        return reframe::call(worker, settings, &admitted, &parts, upload).await;
     }
     let headers = request_headers(&admitted, &parts.headers);
     // The head shares its memory with the buffer the body is read into, which can be used again once it is gone.

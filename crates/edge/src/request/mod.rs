@@ -33,13 +33,16 @@ pub(crate) async fn serve(
     let mut entry = account::open(worker, peer, dialect);
     let answer = async {
         let body = body?;
-        let routed = route::route(&worker.targets, &parts)?;
+        let current = worker.current();
+        let settings = &current.settings;
+        let routed = route::route(&current.targets, &parts)?;
         entry.is_for(&routed);
         let at = entry.started();
-        let caller = authenticate::authenticate(worker, peer, &routed, &parts.headers, at).await?;
+        let caller =
+            authenticate::authenticate(worker, settings, peer, &routed, &parts.headers, at).await?;
         entry.belongs_to(&caller);
-        let admitted = admit::admit(worker, routed, caller, &parts)?;
-        forward::forward(worker, admitted, parts, body, entry.tally()).await
+        let admitted = admit::admit(worker, settings, routed, caller, &parts)?;
+        forward::forward(worker, settings, admitted, parts, body, entry.tally()).await
     }
     .await;
     entry.close(answer)

@@ -18,7 +18,7 @@ use crate::config::Kind;
 use crate::protocol::otlp_grpc::{self, GRPC_ENCODING, GRPC_TIMEOUT};
 use crate::refusal::Refusal;
 use crate::upstream::{Answer, Download, UpstreamRequest};
-use crate::worker::Worker;
+use crate::worker::{Settings, Worker};
 
 /// The most of an answer that is kept: its length goes before it. What gRPC clients take by default.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
@@ -28,11 +28,12 @@ const TEXT_MAX: usize = 1024;
 /// Makes the call within the client's own deadline, if it gave one.
 pub(crate) async fn call(
     worker: &Worker,
+    settings: &Settings,
     admitted: &Admitted,
     parts: &Parts,
     upload: Upload,
 ) -> Result<Response<Body>, Refusal> {
-    let calling = post(worker, admitted, parts, upload);
+    let calling = post(worker, settings, admitted, parts, upload);
     let timeout = parts.headers.get(&GRPC_TIMEOUT).map(HeaderValue::as_bytes);
     match timeout.and_then(wire::grpc::parse_timeout) {
         Some(timeout) => tokio::time::timeout(timeout, calling)
@@ -44,11 +45,12 @@ pub(crate) async fn call(
 
 async fn post(
     worker: &Worker,
+    settings: &Settings,
     admitted: &Admitted,
     parts: &Parts,
     mut upload: Upload,
 ) -> Result<Response<Body>, Refusal> {
-    let (prefix, ahead) = read_prefix(&mut upload, worker.settings.body_idle_max).await?;
+    let (prefix, ahead) = read_prefix(&mut upload, settings.body_idle_max).await?;
     let length = u64::from(prefix.length);
     if length > admitted.body_max.0 {
         return Err(Refusal::TooLarge {

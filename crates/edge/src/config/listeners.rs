@@ -1,0 +1,52 @@
+//! `[listeners]`: the ports for senders.
+
+use std::net::SocketAddr;
+
+use ops::config::Section;
+
+/// One port for senders.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerSettings {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) tenant_header: TenantHeader,
+}
+
+/// What is done with a tenant header that is not the key's tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TenantHeader {
+    /// The request is refused.
+    Strict,
+    /// The header is overwritten and counted.
+    Ignore,
+}
+
+pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
+    let names = section.names();
+    if names.is_empty() {
+        section.problem(
+            "otlp_grpc",
+            "no listener is set: write [listeners.otlp_grpc] with address = \"0.0.0.0:4317\"",
+        );
+    }
+    let mut listeners = Vec::with_capacity(names.len());
+    for name in names {
+        let listener = section.section(&name);
+        let address =
+            listener.required("address", "write where to listen, such as \"0.0.0.0:4317\"");
+        let headers = [
+            ("strict", TenantHeader::Strict),
+            ("ignore", TenantHeader::Ignore),
+        ];
+        let tenant_header = listener.choice("tenant_header", &headers, TenantHeader::Strict);
+        listener.finish();
+        if let Some(address) = address {
+            listeners.push(ListenerSettings {
+                name,
+                address,
+                tenant_header,
+            });
+        }
+    }
+    listeners
+}
