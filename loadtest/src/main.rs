@@ -3,6 +3,7 @@
 mod changes;
 mod compare;
 mod document;
+mod early;
 mod generator;
 mod http1;
 mod keys;
@@ -36,6 +37,7 @@ const EXAMPLES: &str = "Examples:
   loadtest keys --count 10000 > keys.txt
   loadtest compare --quick
   loadtest changes --write docs/RELIABILITY.md
+  loadtest early --calls 6000
   loadtest outage --seconds 60
   loadtest million --write docs/RELIABILITY.md";
 
@@ -51,6 +53,8 @@ enum Command {
     Compare(compare::Args),
     /// Measures how long a change to a key takes until every edge acts on it.
     Changes(changes::Args),
+    /// Sends to a backend that answers before it reads, and counts what senders get.
+    Early(early::Args),
     /// Kills the database for ten minutes and watches what senders notice.
     Outage(outage::Args),
     /// Measures what a million keys cost.
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Command::Keys(args) => keys::command(&args),
         Command::Compare(args) => compare::command(&args),
         Command::Changes(args) => changes::command(&args),
+        Command::Early(args) => early::command(&args),
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
     };

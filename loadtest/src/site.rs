@@ -36,17 +36,29 @@ pub(crate) struct Setup {
     load_core: u32,
 }
 
+impl Setup {
+    /// The core of whoever sends.
+    pub(crate) const fn load_core(&self) -> u32 {
+        self.load_core
+    }
+}
+
 /// A database server, an upstream, and a directory for files.
 pub(crate) struct Site {
     pub(crate) setup: Setup,
     pub(crate) postgres: Postgres,
-    upstream: SocketAddr,
+    pub(crate) upstream: SocketAddr,
     _upstream: Group,
     directory: tempfile::TempDir,
 }
 
 impl Site {
     pub(crate) fn new(setup: &Setup) -> anyhow::Result<Self> {
+        Self::with_upstream(setup, &[])
+    }
+
+    /// As [`Site::new`], with these flags for the null upstream.
+    pub(crate) fn with_upstream(setup: &Setup, flags: &[&str]) -> anyhow::Result<Self> {
         let okmon = setup.okmon.display();
         ensure!(
             setup.okmon.is_file(),
@@ -56,6 +68,7 @@ impl Site {
         let upstream = SocketAddr::from(([127, 0, 0, 1], testkit::peers::free_port()));
         let mut command = pinned(setup.load_core, std::env::current_exe()?);
         command.args(["upstream", "--listen", &upstream.to_string()]);
+        command.args(flags);
         let mut group = Group::start(command, directory.path().join("upstream.log"))?;
         group.await_port(upstream).context("null upstream")?;
         Ok(Self {
@@ -107,14 +120,19 @@ impl Site {
 
     /// An edge that is held to its core, not yet started. `keys` are lines for the section `[keys]`.
     pub(crate) fn edge(&self, url: &str, keys: &str) -> Edge {
+        Edge::new(self.edge_settings(url, keys))
+    }
+
+    /// What [`Site::edge`] is set up by, to be changed.
+    pub(crate) fn edge_settings(&self, url: &str, keys: &str) -> Settings {
         let core = self.setup.edge_core.to_string();
-        Edge::new(Settings {
+        Settings {
             okmon: self.setup.okmon.clone(),
             keys: keys.to_owned(),
             log: "warn",
             before: ["taskset", "-c", &core].map(str::to_owned).into(),
             ..Settings::new(url, self.upstream)
-        })
+        }
     }
 
     pub(crate) fn file(&self, name: &str, content: &str) -> anyhow::Result<PathBuf> {

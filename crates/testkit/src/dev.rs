@@ -224,12 +224,17 @@ pub fn okmon() -> Command {
     let Ok(this) = std::env::current_exe() else {
         panic!("this test does not know its own path: set OKMON_BIN");
     };
-    // target/debug/deps/it-0123456789abcdef
-    let folder = this.ancestors().nth(2).unwrap_or(&this);
+    // target/debug/deps/it-0123456789abcdef, or a binary of ours in target/debug
+    let folder = this.parent().unwrap_or(&this);
+    let folder = match folder.file_name() {
+        Some(name) if name == "deps" => folder.parent().unwrap_or(folder),
+        _ => folder,
+    };
     let path = folder.join("okmon");
     if !path.exists() {
         BUILD.call_once(|| {
-            let mut build = Command::new(env!("CARGO"));
+            // By its name: rustup then tells the compiler's version on, whatever a dependency's folder asks for.
+            let mut build = Command::new("cargo");
             build
                 .args(["build", "-p", "okmon"])
                 .current_dir(peers::root());

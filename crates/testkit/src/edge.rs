@@ -33,8 +33,12 @@ pub struct Settings {
     pub database_url: String,
     /// Who takes what it forwards, over HTTP/1.1.
     pub upstream: SocketAddr,
+    /// Whether OTLP/gRPC is passed on as such; else it is re-framed for HTTP/1.1.
+    pub grpc_upstream: bool,
     /// Lines for the section `[keys]`, such as `poll_every = "1s"`.
     pub keys: String,
+    /// Sections that the file has besides, such as `[connections]`.
+    pub sections: String,
     /// The file of the snapshot in the edge's folder; empty for none.
     pub snapshot: &'static str,
     /// As `RUST_LOG` would say it.
@@ -52,7 +56,9 @@ impl Settings {
             okmon: okmon().get_program().into(),
             database_url: database_url.to_owned(),
             upstream,
+            grpc_upstream: false,
             keys: String::new(),
+            sections: String::new(),
             snapshot: "keys.snapshot",
             log: "info",
             before: Vec::new(),
@@ -95,7 +101,9 @@ impl Edge {
         let Settings {
             database_url,
             upstream,
+            grpc_upstream,
             keys,
+            sections,
             snapshot,
             log,
             ..
@@ -115,10 +123,21 @@ impl Edge {
              [upstreams.next]\nurl = \"http://{upstream}\"\n\n",
             self.port, self.ops_port
         );
-        for protocol in ["otlp_http", "otlp_grpc"] {
-            let routes = "traces = \"next\"\nmetrics = \"next\"\nlogs = \"next\"\n\n";
+        let grpc = if *grpc_upstream {
+            write!(
+                config,
+                "[upstreams.grpc]\nurl = \"http://{upstream}\"\nspeaks = \"grpc\"\n\n"
+            )
+            .expect("memory");
+            "grpc"
+        } else {
+            "next"
+        };
+        for (protocol, to) in [("otlp_http", "next"), ("otlp_grpc", grpc)] {
+            let routes = format!("traces = \"{to}\"\nmetrics = \"{to}\"\nlogs = \"{to}\"\n\n");
             write!(config, "[routes.{protocol}]\n{routes}").expect("memory");
         }
+        config.push_str(sections);
         std::fs::write(self.folder.path().join("edge.toml"), config).expect("a place to write to");
     }
 
