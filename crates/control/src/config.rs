@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use ops::config::{ConfigError, Section, read};
-use ops::log::Format;
+use ops::log::LogSettings;
 use store::DatabaseUrl;
 
 /// The port of the admin API unless told otherwise.
@@ -19,10 +19,8 @@ pub struct ControlConfig {
     pub database: DatabaseUrl,
     /// The most connections to the database at a time.
     pub database_connections: u32,
-    /// As `ops::log::init` takes it.
-    pub log_level: String,
-    /// How log lines look.
-    pub log_format: Format,
+    /// What is logged, and how.
+    pub log: LogSettings,
 }
 
 impl ControlConfig {
@@ -40,21 +38,14 @@ impl ControlConfig {
                 section.problem("connections", "must be at least 1");
             }
             section.finish();
-            let log = root.section("log");
-            let log_level = log.or("level", "info".to_owned());
-            let formats = [
-                ("auto", Format::Auto),
-                ("text", Format::Text),
-                ("json", Format::Json),
-            ];
-            let log_format = log.choice("format", &formats, Format::Auto);
-            log.finish();
+            let section = root.section("log");
+            let log = LogSettings::read(&section);
+            section.finish();
             Some(Self {
                 listen,
                 database: database?,
                 database_connections,
-                log_level,
-                log_format,
+                log,
             })
         })
     }

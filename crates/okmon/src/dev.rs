@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use control::OperatorToken;
 use model::{ApiKey, ScopeSet, TenantId, Verdict};
+use ops::log::{Format, LogSettings};
 use serde::Serialize;
 use store::{Actor, DatabaseUrl, NewKey, NewTenant, OperatorScopes, Store};
 use time::OffsetDateTime;
@@ -92,10 +93,11 @@ struct Ready {
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
-    ops::log::init(
-        if args.json { "warn" } else { "info,sqlx=warn" },
-        ops::log::Format::Auto,
-    );
+    let level = if args.json { "warn" } else { "info,sqlx=warn" };
+    let _logging = ops::log::init(&LogSettings {
+        level: level.to_owned(),
+        format: Format::Auto,
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

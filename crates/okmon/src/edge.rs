@@ -46,7 +46,7 @@ fn background() -> anyhow::Result<tokio::runtime::Runtime> {
 /// Runs the edge until SIGTERM or SIGINT.
 pub fn run(args: &EdgeArgs) -> anyhow::Result<()> {
     let config = read(&args.config)?;
-    ops::log::init(&config.log_level, config.log_format);
+    let _logging = ops::log::init(&config.log);
     background()?.block_on(async {
         let stop = ops::signal::stop_token()?;
         let mut running = edge::start(config).await?;

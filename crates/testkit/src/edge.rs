@@ -114,7 +114,7 @@ impl Edge {
         };
         let mut config = format!(
             "[listeners.all]\naddress = \"127.0.0.1:{}\"\n\n\
-             [ops]\naddress = \"127.0.0.1:{}\"\nlog = \"{log}\"\n\n\
+             [ops]\naddress = \"127.0.0.1:{}\"\n\n[log]\nlevel = \"{log}\"\n\n\
              [database]\nurl = \"{database_url}\"\n\n\
              [keys]\nsnapshot_file = \"{file}\"\n{keys}\n\n\
              # Everybody here has the same address: one who guesses must not use up the others' budget.\n\

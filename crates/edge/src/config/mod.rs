@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use model::Signal;
 use ops::config::{ByteSize, ConfigError, Section, read};
+use ops::log::LogSettings;
 use store::DatabaseUrl;
 
 pub(crate) use self::auth_failures::AuthFailureSettings;
@@ -43,10 +44,8 @@ pub struct Config {
     pub(crate) upstreams: Vec<(String, UpstreamSettings)>,
     /// Protocol, signal and the upstream's place in `upstreams`.
     pub(crate) routes: Vec<(Protocol, Signal, usize)>,
-    /// What is logged, as `RUST_LOG` would say it.
-    pub log_level: String,
-    /// How it is written.
-    pub log_format: ops::log::Format,
+    /// What is logged, and how.
+    pub log: LogSettings,
 }
 
 impl Config {
@@ -67,14 +66,10 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
     let ops = root.section("ops");
     let ops_address = ops.or("address", SocketAddr::from(([127, 0, 0, 1], 9600)));
-    let log_level = ops.or("log", "info".to_owned());
-    let formats = [
-        ("auto", ops::log::Format::Auto),
-        ("text", ops::log::Format::Text),
-        ("json", ops::log::Format::Json),
-    ];
-    let log_format = ops.choice("log_format", &formats, ops::log::Format::Auto);
     ops.finish();
+    let section = root.section("log");
+    let log = LogSettings::read(&section);
+    section.finish();
     let (database, database_connections) = keys::database(&root.section("database"));
     let keys = keys::keys(&root.section("keys"), database.as_ref());
     let auth_failures = auth_failures::auth_failures(&root.section("auth_failures"));
@@ -108,8 +103,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         },
         upstreams,
         routes,
-        log_level,
-        log_format,
+        log,
     })
 }
 

@@ -84,8 +84,8 @@ fn every_mistake_is_reported_once_with_its_line() {
     let text = "\
 [listeners.a]
 adress = '0.0.0.0:1'
-[ops]
-log_format = 'xml'
+[log]
+format = 'xml'
 [database]
 url = 'mysql://x'
 connections_max = 0
@@ -119,7 +119,7 @@ traces = 'nowhere'
     let expected = [
         (1, "listeners.a.address"),
         (2, "listeners.a.adress"),
-        (4, "ops.log_format"),
+        (4, "log.format"),
         (6, "database.url"),
         (7, "database.connections_max"),
         (9, "keys.poll_every"),

@@ -22,7 +22,7 @@ pub fn run(args: &ControlArgs) -> anyhow::Result<()> {
         std::fs::read_to_string(&args.config).with_context(|| format!("cannot read {file}"))?;
     let database_url = std::env::var("OKMON_DATABASE_URL").ok();
     let config = ControlConfig::parse(&file, &text, database_url.as_deref())?;
-    ops::log::init(&config.log_level, config.log_format);
+    let _logging = ops::log::init(&config.log);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         let stop = ops::signal::stop_token()?;
