@@ -96,7 +96,7 @@ pub(crate) fn request_headers(admitted: &Admitted, from: &HeaderMap) -> HeaderLi
             }
         }
     };
-    pass(&[&header::USER_AGENT, &TRACEPARENT, &TRACESTATE]);
+    pass(&[&header::USER_AGENT]);
     match admitted.routed.protocol {
         Protocol::OtlpGrpc => pass(&[&GRPC_ENCODING, &GRPC_ACCEPT_ENCODING, &GRPC_TIMEOUT]),
         Protocol::RemoteWrite => pass(&[
@@ -109,8 +109,19 @@ pub(crate) fn request_headers(admitted: &Admitted, from: &HeaderMap) -> HeaderLi
     if admitted.routed.protocol == Protocol::OtlpGrpc {
         list.push((header::TE, HeaderValue::from_static("trailers")));
     }
+    pass_trace_context(from, &mut list);
     list.push((TENANT.clone(), admitted.caller.key.tenant_header.clone()));
     list
+}
+
+/// Passes the sender's trace context on as it came, valid or not: the trace is the sender's, and whoever reads it next judges
+/// it (W3C Trace Context, section 3.1). `tracestate` may be several headers.
+pub(crate) fn pass_trace_context(from: &HeaderMap, to: &mut HeaderList) {
+    for name in [&TRACEPARENT, &TRACESTATE] {
+        for value in from.get_all(name) {
+            to.push((name.clone(), value.clone()));
+        }
+    }
 }
 
 /// Passes on an answer over HTTP.

@@ -17,7 +17,7 @@ use super::forward;
 use crate::config::Kind;
 use crate::protocol::otlp_grpc::{self, GRPC_ENCODING, GRPC_TIMEOUT};
 use crate::refusal::Refusal;
-use crate::upstream::{Answer, Download, UpstreamRequest};
+use crate::upstream::{Answer, Download, HeaderList, UpstreamRequest};
 use crate::worker::{Settings, Worker};
 
 /// The most of an answer that is kept: its length goes before it. What gRPC clients take by default.
@@ -80,6 +80,9 @@ async fn post(
     if let Some(encoding) = encoding {
         headers.insert(0, (header::CONTENT_ENCODING, encoding));
     }
+    let mut trace = HeaderList::new();
+    forward::pass_trace_context(&parts.headers, &mut trace);
+    headers.splice(0..0, trace);
     let target = &admitted.routed.target;
     let request = UpstreamRequest {
         path: &target.path,

@@ -131,7 +131,7 @@ impl Client {
         let headers = head.headers_mut();
         headers.reserve(request.headers.len() + 1);
         for (name, value) in request.headers {
-            headers.insert(name.clone(), value.clone());
+            headers.append(name.clone(), value.clone());
         }
         if let Some(length) = request.length {
             headers.insert(header::CONTENT_LENGTH, length.into());

@@ -22,6 +22,7 @@ mod paths;
 mod reframe;
 mod refusals;
 mod routes;
+mod seeing_trace;
 mod streaming;
 mod tenant;
 mod tls;
