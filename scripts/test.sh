@@ -132,6 +132,7 @@ go_program() {
 }
 go_program collector 3
 go_program prometheus 2
+go_program h2spec 1
 
 # --- The tests ---------------------------------------------------------------
 

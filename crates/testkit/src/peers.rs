@@ -34,6 +34,13 @@ pub fn prometheus(config: &Path, data: &Path) -> Command {
     command
 }
 
+/// The HTTP/2 conformance suite against a port of 127.0.0.1; `peers/h2spec/main.go` says what it prints.
+pub fn h2spec(port: u16) -> Command {
+    let mut command = Command::new(installed(&cache().join("bin/okmon-h2spec")));
+    command.arg("-port").arg(port.to_string());
+    command
+}
+
 /// A program of the system, found in `PATH`.
 ///
 /// # Panics

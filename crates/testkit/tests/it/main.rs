@@ -11,6 +11,7 @@ mod changes;
 mod collector;
 mod curl;
 mod documents;
+mod h2spec;
 mod js_sdk;
 mod key_faults;
 mod lifecycle;

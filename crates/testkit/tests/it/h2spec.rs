@@ -1,0 +1,68 @@
+//! The public HTTP/2 conformance suite, strict cases included, finds no deviation in any listener but those that
+//! `docs/ARCHITECTURE.md`, "HTTP/2 conformance", explains.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Deserialize;
+use testkit::{Dev, Process, peers};
+
+/// A case may wait two seconds; there are 146.
+const SUITE_MAX: Duration = Duration::from_mins(3);
+/// How many cases the pinned version has.
+const CASES: usize = 146;
+
+/// Sends a header block in one frame of about 17 KiB, which 64 KiB frames have room for. Asked again with larger headers.
+const FRAME_TOO_LARGE: &str = "http2/4.2/3";
+/// Sends a line of text in place of the preface, which on a port that speaks HTTP/1.1 too is a bad HTTP/1.1 request.
+const NO_PREFACE: &str = "http2/3.5/2";
+
+/// What the suite found out about one case.
+#[derive(Debug, Deserialize)]
+struct Line {
+    case: String,
+    result: String,
+    what: String,
+    #[serde(default)]
+    detail: String,
+}
+
+fn run(mut suite: Command, arguments: &[&str]) -> BTreeMap<String, Line> {
+    suite.args(arguments);
+    let finished = Process::spawn("h2spec", suite).wait(SUITE_MAX);
+    let lines = finished.succeeded().stdout.lines();
+    let lines = lines.map(|line| serde_json::from_str::<Line>(line).unwrap());
+    lines.map(|line| (line.case.clone(), line)).collect()
+}
+
+/// Runs the suite against a port, and compares what did not pass with what is explained.
+fn conforms(port: u16, explained: &[&str]) {
+    let cases = run(peers::h2spec(port), &["-path", "/v1/traces"]);
+    assert_eq!(cases.len(), CASES, "{cases:#?}");
+    let not_passed: Vec<_> = cases
+        .values()
+        .filter(|case| case.result != "passed")
+        .collect();
+    let names: Vec<_> = not_passed.iter().map(|case| case.case.as_str()).collect();
+    assert_eq!(names, explained, "{not_passed:#?}");
+
+    let large = run(
+        peers::h2spec(port),
+        &["-header-bytes", "30000", FRAME_TOO_LARGE],
+    );
+    let case = &large[FRAME_TOO_LARGE];
+    assert_eq!(case.result, "passed", "{}: {}", case.what, case.detail);
+}
+
+fn port(url: &str) -> u16 {
+    url.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn every_listener_conforms_to_http2() {
+    let dev = Dev::start();
+    for listener in [&dev.ready.otlp_grpc, &dev.ready.otlp_http, &dev.ready.api] {
+        conforms(port(listener), &[NO_PREFACE, FRAME_TOO_LARGE]);
+    }
+}
