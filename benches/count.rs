@@ -140,7 +140,7 @@ fn compare<M: Message + Default>(c: &mut Criterion, format: Format, message: &M)
     });
     group.bench_function("copy", |b| b.iter(|| black_box(&body).clone()));
     group.bench_function("decode", |b| {
-        b.iter(|| M::decode(black_box(&*body)).is_ok())
+        b.iter(|| M::decode(black_box(&*body)).is_ok());
     });
     group.finish();
 }
