@@ -18,6 +18,8 @@ mod app;
 mod clock;
 mod config;
 mod failures;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keys;
 mod listen;
 mod metrics;

@@ -2,7 +2,7 @@
 //! Decides which protocol a connection speaks by its first bytes; every listener takes both.
 
 pub(crate) mod http1;
-mod http1_head;
+pub(crate) mod http1_head;
 mod http2;
 mod io;
 

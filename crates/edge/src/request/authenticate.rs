@@ -34,10 +34,10 @@ pub(crate) struct Caller {
 }
 
 /// What the headers say about who is calling.
-struct Credential {
-    key: ApiKey,
+pub(crate) struct Credential {
+    pub(crate) key: ApiKey,
     /// The user name of a Basic credential.
-    user: Option<String>,
+    pub(crate) user: Option<String>,
 }
 
 /// Finds the caller of a request that came `at` this time, and checks that it may send this signal.
@@ -138,7 +138,7 @@ async fn look_up(
 }
 
 /// Reads the credential, in whatever of the three forms it came. The same key in two of them is one credential.
-fn credential(headers: &HeaderMap) -> Result<Credential, Refusal> {
+pub(crate) fn credential(headers: &HeaderMap) -> Result<Credential, Refusal> {
     let mut found: Option<Credential> = None;
     let authorizations = headers
         .get_all(header::AUTHORIZATION)

@@ -3,7 +3,7 @@
 
 pub(crate) mod account;
 mod admit;
-mod authenticate;
+pub(crate) mod authenticate;
 pub(crate) mod body;
 pub(crate) mod forward;
 mod reframe;

@@ -73,6 +73,31 @@ pub(crate) fn dialect(parts: &Parts) -> Dialect {
 
 /// Finds the route of a request and checks that its method is the route's.
 pub(crate) fn route(targets: &Targets, parts: &Parts) -> Result<Routed, Refusal> {
+    let place = place(parts)?;
+    let target = targets
+        .find(place.protocol, place.signal, place.legacy)
+        .ok_or(Refusal::NotFound {
+            hint: "this server has no storage for this signal",
+        })?;
+    Ok(Routed {
+        protocol: place.protocol,
+        signal: place.signal,
+        target,
+        shared_path: place.shared_path,
+    })
+}
+
+/// What a request asks for, whether or not it is served here.
+pub(crate) struct Place {
+    pub(crate) protocol: Protocol,
+    pub(crate) signal: Signal,
+    /// Loki's first JSON schema.
+    legacy: bool,
+    shared_path: bool,
+}
+
+/// Reads path and method.
+pub(crate) fn place(parts: &Parts) -> Result<Place, Refusal> {
     let path = Path::of(parts.uri.path());
     let headers = &parts.headers;
     let (protocol, signal, legacy) = match path {
@@ -86,15 +111,10 @@ pub(crate) fn route(targets: &Targets, parts: &Parts) -> Result<Routed, Refusal>
     if parts.method != Method::POST {
         return Err(Refusal::Method);
     }
-    let target = targets
-        .find(protocol, signal, legacy)
-        .ok_or(Refusal::NotFound {
-            hint: "this server has no storage for this signal",
-        })?;
-    Ok(Routed {
+    Ok(Place {
         protocol,
         signal,
-        target,
+        legacy,
         shared_path: path == Path::Shared,
     })
 }
