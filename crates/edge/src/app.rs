@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
 use crate::listen::{self, WorkerSender};
+use crate::log_limits::{self, LogLimits};
 use crate::metrics::Metrics;
 use crate::upstream::{self, Shared, Targets, TlsError};
 use crate::uses::{self, HandedOver, Uses};
@@ -134,11 +135,18 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stop.clone(),
     ));
 
+    let log_limits = Arc::new(LogLimits::default());
+    tasks.spawn(log_limits::keep_telling(
+        Arc::clone(&log_limits),
+        Arc::clone(&metrics),
+        stop.clone(),
+    ));
     let common = Common {
         keys: keyring,
         failures,
         clock: Arc::new(Clock::start()),
         metrics: Arc::clone(&metrics),
+        log_limits,
         draining: draining.clone(),
     };
     let (workers, senders) = start_workers(&config, &common, &hand_over)?;
@@ -216,6 +224,8 @@ fn start_workers(
         body_idle_max: config.body_idle_max,
         suspend_grace: config.suspend_grace,
         connections: config.connections.clone(),
+        request_log: config.request_log,
+        tenant_labels_max: config.tenant_labels_max,
     });
     let (mut threads, mut senders) = (Vec::new(), Vec::new());
     for n in 0..config.workers {

@@ -237,7 +237,7 @@ impl Drop for LookUp<'_> {
 }
 
 /// What shares a budget: an IPv4 address, or the /64 of an IPv6 address, which is what one customer is given at least.
-fn subnet(address: IpAddr) -> IpAddr {
+pub(crate) fn subnet(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

@@ -7,7 +7,7 @@
 //!    2. `request::authenticate`: credential to caller, from memory ([`keys`]); [`failures`] bounds what wrong keys cost;
 //!    3. `request::admit`: what this caller may send now;
 //!    4. `request::forward`: headers by allow-list, tenant set, body streamed to the [`upstream`], its answer back;
-//!    5. `request::account`: exactly one outcome.
+//!    5. `request::account`: exactly one outcome; `request::tell`: what is written down of it, within [`log_limits`].
 //!
 //!    Which keys were used, and by whom, is written down by [`uses`].
 //! 3. A step that refuses gives a row of the table in [`refusal`], which [`protocol`] writes as the sender expects it.
@@ -22,6 +22,7 @@ mod failures;
 pub mod fuzzing;
 mod keys;
 mod listen;
+mod log_limits;
 mod metrics;
 mod patience;
 mod protocol;

@@ -12,9 +12,10 @@ use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::ConnectionSettings;
+use crate::config::{ConnectionSettings, RequestLogSettings};
 use crate::failures::Failures;
 use crate::keys::Keyring;
+use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
 use crate::upstream::Targets;
 use crate::uses::Uses;
@@ -25,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) body_idle_max: Duration,
     pub(crate) suspend_grace: Duration,
     pub(crate) connections: ConnectionSettings,
+    pub(crate) request_log: RequestLogSettings,
+    pub(crate) tenant_labels_max: u32,
 }
 
 /// What a configuration makes of a worker. A reload puts another in its place; a request keeps the one it began with.
@@ -40,6 +43,7 @@ pub(crate) struct Common {
     pub(crate) failures: Arc<Failures>,
     pub(crate) clock: Arc<Clock>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log_limits: Arc<LogLimits>,
     /// Cancelled when no new requests shall be taken.
     pub(crate) draining: CancellationToken,
 }
@@ -52,6 +56,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Arc<Clock>,
     pub(crate) uses: Uses,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log_limits: Arc<LogLimits>,
     pub(crate) request_ids: RequestIds,
     pub(crate) date: DateCache,
     pub(crate) draining: CancellationToken,
@@ -68,6 +73,7 @@ impl Worker {
             failures,
             clock,
             metrics,
+            log_limits,
             draining,
         } = common;
         Ok(Rc::new(Self {
@@ -77,6 +83,7 @@ impl Worker {
             clock,
             uses,
             metrics,
+            log_limits,
             request_ids: RequestIds::new()?,
             date: DateCache::default(),
             draining,
@@ -86,6 +93,12 @@ impl Worker {
     /// The configuration that a request which begins now is served by.
     pub(crate) fn current(&self) -> Rc<Current> {
         Rc::clone(&self.current.borrow())
+    }
+
+    /// Whether another line about this failure may be written now.
+    pub(crate) fn may_log(&self, of: Of<'_>, cause: &'static str) -> bool {
+        let per_minute = self.current().settings.request_log.failures_per_minute;
+        self.log_limits.allow(of, cause, per_minute)
     }
 }
 
@@ -111,6 +124,11 @@ impl RequestId {
 
     pub(crate) fn header(self) -> HeaderValue {
         HeaderValue::from_bytes(&self.text()).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    /// Whether this is one of those that are chosen when one in `n` is; none is when `n` is 0.
+    pub(crate) fn is_one_in(self, n: u32) -> bool {
+        n > 0 && self.low_bits().is_multiple_of(u64::from(n))
     }
 
     /// Some bits that differ between requests.

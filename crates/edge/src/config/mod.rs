@@ -5,6 +5,7 @@ mod auth_failures;
 mod connections;
 mod keys;
 mod listeners;
+mod log;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ pub(crate) use self::auth_failures::AuthFailureSettings;
 pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
+pub(crate) use self::log::RequestLogSettings;
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub(crate) routes: Vec<(Protocol, Signal, usize)>,
     /// What is logged, and how.
     pub log: LogSettings,
+    pub(crate) request_log: RequestLogSettings,
+    pub(crate) tenant_labels_max: u32,
 }
 
 impl Config {
@@ -66,10 +70,9 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
     let ops = root.section("ops");
     let ops_address = ops.or("address", SocketAddr::from(([127, 0, 0, 1], 9600)));
+    let tenant_labels_max = ops.or("tenant_labels_max", 1000);
     ops.finish();
-    let section = root.section("log");
-    let log = LogSettings::read(&section);
-    section.finish();
+    let (log, request_log) = log::log(&root.section("log"));
     let (database, database_connections) = keys::database(&root.section("database"));
     let keys = keys::keys(&root.section("keys"), database.as_ref());
     let auth_failures = auth_failures::auth_failures(&root.section("auth_failures"));
@@ -104,6 +107,8 @@ fn build(root: &Section<'_>) -> Option<Config> {
         upstreams,
         routes,
         log,
+        request_log,
+        tenant_labels_max,
     })
 }
 

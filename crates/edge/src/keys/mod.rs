@@ -20,7 +20,7 @@ mod snapshot;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -37,7 +37,7 @@ use tracing::warn;
 pub(crate) use self::follow::{PART, keep};
 use crate::config::KeySettings;
 use crate::failures::Failures;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, OfTenant, TenantMetrics};
 
 /// Questions to the database that may be open at once. More would only wait for a connection.
 const FETCHES: usize = 64;
@@ -54,6 +54,7 @@ const TENANT_NAMES_FOR: Duration = Duration::from_mins(1);
 pub(crate) struct Held {
     pub(crate) grant: Grant,
     pub(crate) tenant_header: HeaderValue,
+    metrics: OnceLock<Arc<OfTenant>>,
     /// The last reading of all keys that found it as it is.
     confirmed_by: AtomicU64,
 }
@@ -65,8 +66,15 @@ impl Held {
             // Tenant ids are printable ASCII by construction.
             tenant_header: tenant_header.unwrap_or(HeaderValue::from_static("")),
             grant,
+            metrics: OnceLock::new(),
             confirmed_by: AtomicU64::new(reading),
         })
+    }
+
+    /// Where its tenant is counted. Looked up when the key is first used, so that tenants which do not send need no labels.
+    pub(crate) fn metrics(&self, all: &TenantMetrics, labels_max: u32) -> &OfTenant {
+        self.metrics
+            .get_or_init(|| all.of(&self.grant.tenant, labels_max))
     }
 }
 

@@ -2,6 +2,7 @@
 //! label values at zero. The request path holds handles and never looks a name up.
 
 mod keys;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use model::Signal;
 
 pub(crate) use self::keys::UseMetrics;
+pub(crate) use self::tenants::{OfTenant, TenantMetrics};
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
 
@@ -49,14 +51,21 @@ impl Outcome {
 
 /// Handles of one protocol and signal.
 pub(crate) struct Flow {
-    requests: [Counter; 4],
+    pub(crate) requests: ByOutcome,
     pub(crate) received_bytes: Counter,
     pub(crate) duration: Histogram,
 }
 
-impl Flow {
-    pub(crate) fn requests(&self, outcome: Outcome) -> &Counter {
-        let [accepted, rejected, refused, abandoned] = &self.requests;
+/// A counter for each outcome.
+pub(crate) struct ByOutcome([Counter; 4]);
+
+impl ByOutcome {
+    fn register(counter: impl Fn(&'static str) -> Counter) -> Self {
+        Self(Outcome::ALL.map(|outcome| counter(outcome.as_str())))
+    }
+
+    pub(crate) fn of(&self, outcome: Outcome) -> &Counter {
+        let [accepted, rejected, refused, abandoned] = &self.0;
         match outcome {
             Outcome::Accepted => accepted,
             Outcome::Rejected => rejected,
@@ -91,6 +100,8 @@ pub(crate) struct Metrics {
     pub(crate) dead_keys: Gauge,
     pub(crate) upstream_connections: Counter,
     pub(crate) upstream_denied: Counter,
+    pub(crate) log_lines_lost: Counter,
+    pub(crate) tenants: TenantMetrics,
 }
 
 /// Seconds; from what a null upstream takes to the longest time a sender waits.
@@ -108,13 +119,17 @@ impl Metrics {
             )?
             .build_recorder();
         let handle = recorder.handle();
-        let metrics = metrics::with_local_recorder(&recorder, Self::register);
+        let recorder = Arc::new(recorder);
+        let metrics = metrics::with_local_recorder(&*recorder, || {
+            Self::register(TenantMetrics::new(Arc::clone(&recorder)))
+        });
         Ok((Arc::new(metrics), handle))
     }
 
-    fn register() -> Self {
+    fn register(tenants: TenantMetrics) -> Self {
         describe();
         keys::describe();
+        tenants::describe();
         let flows = Protocol::ALL
             .into_iter()
             .flat_map(|protocol| Signal::ALL.map(|signal| flow(protocol, signal)))
@@ -152,6 +167,8 @@ impl Metrics {
             dead_keys: gauge!("okmon_edge_auth_dead_keys"),
             upstream_connections: counter!("okmon_edge_upstream_connections_total"),
             upstream_denied: counter!("okmon_edge_upstream_denied_total"),
+            log_lines_lost: counter!("okmon_edge_log_lines_lost_total"),
+            tenants,
         }
     }
 
@@ -171,10 +188,9 @@ impl Metrics {
 fn flow(protocol: Protocol, signal: Signal) -> Flow {
     let (protocol, signal) = (protocol.as_str(), signal.as_str());
     Flow {
-        requests: Outcome::ALL.map(|outcome| {
-            let outcome = outcome.as_str();
-            counter!("okmon_edge_requests_total", "protocol" => protocol, "signal" => signal, "outcome" => outcome)
-        }),
+        requests: ByOutcome::register(
+            |outcome| counter!("okmon_edge_requests_total", "protocol" => protocol, "signal" => signal, "outcome" => outcome),
+        ),
         received_bytes: counter!("okmon_edge_received_bytes_total", "protocol" => protocol, "signal" => signal),
         duration: histogram!("okmon_edge_request_duration_seconds", "protocol" => protocol, "signal" => signal),
     }
@@ -224,5 +240,9 @@ fn describe() {
     describe_counter!(
         "okmon_edge_upstream_denied_total",
         "Answers 401, 403 or 404 from an upstream: this server's configuration is wrong, not the sender."
+    );
+    describe_counter!(
+        "okmon_edge_log_lines_lost_total",
+        "Log lines that were lost because standard error was too slow."
     );
 }

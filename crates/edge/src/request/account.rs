@@ -5,23 +5,27 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use model::Signal;
+use http::{HeaderMap, HeaderName, Response};
+use model::{KeyId, Signal};
 use tokio::time::Instant;
-use tracing::{debug, info};
 
-use super::authenticate::Caller;
 use super::body::Body;
 use super::route::Routed;
+use super::trace_parent::TraceParent;
+use super::{forward, tell};
 use crate::keys::Held;
 use crate::listen::Peer;
 use crate::metrics::Outcome;
 use crate::protocol::otlp_grpc::GRPC_STATUS;
 use crate::protocol::{Dialect, Protocol};
 use crate::refusal::Refusal;
+use crate::upstream::{Target, UpstreamError};
 use crate::worker::{RequestId, Worker};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// gRPC's status for errors that are no status.
+const UNKNOWN: u16 = 2;
 
 /// Body bytes that passed so far, counted where they pass.
 #[derive(Debug, Default)]
@@ -29,23 +33,44 @@ pub(crate) struct Tally {
     pub(crate) received_bytes: Cell<u64>,
 }
 
+/// Whose key a request has, as far as it got.
+#[derive(Default)]
+pub(crate) struct Whose {
+    /// As the request says; the checksum was right.
+    pub(crate) key_id: Option<KeyId>,
+    /// The key is known, though it may be good no more.
+    pub(crate) held: Option<Arc<Held>>,
+}
+
 /// The record of one request while it lives.
 pub(crate) struct Entry {
-    worker: Rc<Worker>,
-    id: RequestId,
-    peer: Peer,
+    pub(super) worker: Rc<Worker>,
+    pub(super) id: RequestId,
+    pub(super) peer: Peer,
     dialect: Dialect,
     started: Instant,
-    flow: Option<(Protocol, Signal)>,
-    caller: Option<Arc<Held>>,
+    pub(super) flow: Option<(Protocol, Signal)>,
+    pub(super) target: Option<Rc<Target>>,
+    pub(super) whose: Whose,
+    pub(super) trace: Option<TraceParent>,
     tally: Rc<Tally>,
     /// What the answer's head said; its trailers may still say otherwise.
-    outcome: Outcome,
+    pub(super) outcome: Outcome,
+    /// Why it was refused.
+    pub(super) cause: Option<&'static str>,
+    /// The answer's status, and gRPC's if it has one.
+    pub(super) status: Option<u16>,
+    pub(super) grpc_status: Option<u16>,
     closed: bool,
 }
 
 /// Opens the record of a request.
-pub(crate) fn open(worker: &Rc<Worker>, peer: &Peer, dialect: Dialect) -> Entry {
+pub(crate) fn open(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    dialect: Dialect,
+    trace: Option<TraceParent>,
+) -> Entry {
     worker.metrics.requests_in_flight.increment(1.0);
     Entry {
         id: worker.request_ids.next(),
@@ -54,9 +79,14 @@ pub(crate) fn open(worker: &Rc<Worker>, peer: &Peer, dialect: Dialect) -> Entry 
         dialect,
         started: Instant::now(),
         flow: None,
-        caller: None,
+        target: None,
+        whose: Whose::default(),
+        trace,
         tally: Rc::default(),
         outcome: Outcome::Abandoned,
+        cause: None,
+        status: None,
+        grpc_status: None,
         closed: false,
     }
 }
@@ -70,11 +100,12 @@ impl Entry {
     /// Notes the route.
     pub(crate) fn is_for(&mut self, routed: &Routed) {
         self.flow = Some((routed.protocol, routed.signal));
+        self.target = Some(Rc::clone(&routed.target));
     }
 
-    /// Notes the caller, so that a refusal after this point is booked to its tenant.
-    pub(crate) fn belongs_to(&mut self, caller: &Caller) {
-        self.caller = Some(Arc::clone(&caller.key));
+    /// Where it is noted whose key the request has, so that a refusal after that is booked to its tenant.
+    pub(crate) const fn whose(&mut self) -> &mut Whose {
+        &mut self.whose
     }
 
     /// Where the request's bytes are counted.
@@ -87,8 +118,10 @@ impl Entry {
         let id = self.id.header();
         let mut response = match answer {
             Ok(mut response) => {
-                let accepted = response.status().is_success() && grpc_accepted(response.headers());
-                self.outcome = if accepted {
+                let status = response.status();
+                self.status = Some(status.as_u16());
+                self.grpc_status = grpc_status(response.headers());
+                self.outcome = if status.is_success() && self.grpc_accepted() {
                     Outcome::Accepted
                 } else {
                     Outcome::Rejected
@@ -108,15 +141,34 @@ impl Entry {
 
     /// The answer's body is over; `trailers` are what it ended with.
     pub(crate) fn body_ended(&mut self, trailers: Option<&HeaderMap>) {
-        if self.outcome == Outcome::Accepted && !trailers.is_none_or(grpc_accepted) {
+        if let Some(status) = trailers.and_then(grpc_status) {
+            self.grpc_status = Some(status);
+        }
+        if self.outcome == Outcome::Accepted && !self.grpc_accepted() {
             self.outcome = Outcome::Rejected;
         }
         self.settle();
     }
 
+    /// The answer's trailers said that the upstream does not trust this server; the sender is told something else.
+    pub(crate) fn denied_in_trailers(&mut self) {
+        let refusal = self
+            .target
+            .as_deref()
+            .map(|target| forward::denied(&self.worker, target));
+        if let Some(refusal) = refusal {
+            self.worker.metrics.refusal(&refusal);
+            self.outcome = Outcome::Refused;
+            self.cause = Some(refusal.row().label);
+        }
+    }
+
     /// The answer broke off.
-    pub(crate) fn body_failed(&mut self) {
+    pub(crate) fn body_failed(&mut self, error: &UpstreamError) {
         self.outcome = Outcome::Abandoned;
+        if let Some(target) = &self.target {
+            forward::broke_off(&self.worker, target, error);
+        }
         self.settle();
     }
 
@@ -126,17 +178,14 @@ impl Entry {
             _ => Outcome::Refused,
         };
         self.worker.metrics.refusal(refusal);
-        let held = self.caller.as_deref();
-        info!(
-            request.id = %self.id,
-            cause = refusal.row().label,
-            status = refusal.status(self.dialect.protocol()),
-            key.id = held.map(|held| tracing::field::display(held.grant.key_id)),
-            tenant = held.map(|held| tracing::field::display(&held.grant.tenant)),
-            peer = %self.peer.address,
-            listener = self.peer.listener.name,
-            "request refused"
-        );
+        let row = refusal.row();
+        self.cause = Some(row.label);
+        if self.dialect == Dialect::OtlpGrpc {
+            self.status = Some(200);
+            self.grpc_status = Some(row.code as u16);
+        } else {
+            self.status = Some(refusal.status(self.dialect.protocol()));
+        }
         let jitter = self.id.low_bits();
         self.settle();
         self.dialect.render(refusal, jitter)
@@ -150,24 +199,28 @@ impl Entry {
         let metrics = &self.worker.metrics;
         metrics.requests_in_flight.decrement(1.0);
         let received_bytes = self.tally.received_bytes.get();
+        let duration = self.started.elapsed();
         match self
             .flow
             .and_then(|(protocol, signal)| metrics.flow(protocol, signal))
         {
             Some(flow) => {
-                flow.requests(self.outcome).increment(1);
+                flow.requests.of(self.outcome).increment(1);
                 flow.received_bytes.increment(received_bytes);
-                flow.duration.record(self.started.elapsed());
+                flow.duration.record(duration);
             }
             None => metrics.unrouted.increment(1),
         }
-        debug!(
-            request.id = %self.id,
-            outcome = self.outcome.as_str(),
-            received_bytes,
-            tenant = self.caller.as_deref().map(|held| tracing::field::display(&held.grant.tenant)),
-            "request ended"
-        );
+        if let (Some(held), Some((_, signal))) = (&self.whose.held, self.flow) {
+            let max = self.worker.current().settings.tenant_labels_max;
+            let tenant = held.metrics(&metrics.tenants, max);
+            tenant.count(signal, self.outcome, received_bytes);
+        }
+        tell::tell(self, duration, received_bytes);
+    }
+
+    fn grpc_accepted(&self) -> bool {
+        self.grpc_status.is_none_or(|status| status == 0)
     }
 }
 
@@ -180,9 +233,9 @@ impl Drop for Entry {
     }
 }
 
-/// Whether headers or trailers carry no `grpc-status` other than 0.
-fn grpc_accepted(headers: &HeaderMap) -> bool {
-    headers
-        .get(&GRPC_STATUS)
-        .is_none_or(|status: &HeaderValue| status == "0")
+/// The `grpc-status` of headers or trailers; what is no number means UNKNOWN, as gRPC says.
+fn grpc_status(headers: &HeaderMap) -> Option<u16> {
+    let status = headers.get(&GRPC_STATUS)?;
+    let number = status.to_str().ok().and_then(|text| text.parse().ok());
+    Some(number.unwrap_or(UNKNOWN))
 }

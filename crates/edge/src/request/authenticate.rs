@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq as _;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::account::Whose;
 use super::route::Routed;
 use crate::config::TenantHeader;
 use crate::keys::{Held, Lookup};
@@ -40,7 +41,8 @@ pub(crate) struct Credential {
     pub(crate) user: Option<String>,
 }
 
-/// Finds the caller of a request that came `at` this time, and checks that it may send this signal.
+/// Finds the caller of a request that came `at` this time, and checks that it may send this signal. Whose key it is, is noted
+/// in `whose` even where the request is refused.
 pub(crate) async fn authenticate(
     worker: &Worker,
     settings: &Settings,
@@ -48,6 +50,7 @@ pub(crate) async fn authenticate(
     routed: &Routed,
     headers: &HeaderMap,
     at: Instant,
+    whose: &mut Whose,
 ) -> Result<Caller, Refusal> {
     let address = peer.address.ip();
     let credential = credential(headers).inspect_err(|refusal| {
@@ -56,11 +59,13 @@ pub(crate) async fn authenticate(
             worker.failures.charge(address);
         }
     })?;
+    whose.key_id = Some(credential.key.id());
     let digest = credential.key.digest();
     let held = match worker.keys.held(&digest).await {
         Some(held) => held,
         None => look_up(worker, address, digest).await?,
     };
+    whose.held = Some(Arc::clone(&held));
     let grant = &held.grant;
     let now = if grant.depends_on_time() {
         worker.clock.now()

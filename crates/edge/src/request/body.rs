@@ -211,10 +211,10 @@ impl Body {
         }
     }
 
-    fn broke_off(&mut self) {
+    fn broke_off(&mut self, error: &UpstreamError) {
         self.content = Content::Over;
         if let Some(mut entry) = self.entry.take() {
-            entry.body_failed();
+            entry.body_failed(error);
         }
     }
 }
@@ -241,13 +241,16 @@ impl HttpBody for Body {
                 return Poll::Ready(frame.map(Ok));
             }
             Content::Upstream { download, grpc } => match ready!(download.poll_frame(cx)) {
-                Some(Err(_)) if *grpc => {
-                    self.broke_off();
+                Some(Err(error)) if *grpc => {
+                    self.broke_off(&error);
                     return Poll::Ready(Some(Ok(Frame::trailers(broken_call()))));
                 }
                 Some(Ok(mut frame)) => {
-                    if let Some(trailers) = frame.trailers_mut().filter(|_| *grpc) {
-                        check_trailers(trailers);
+                    if let Some(trailers) = frame.trailers_mut().filter(|_| *grpc)
+                        && check_trailers(trailers)
+                        && let Some(entry) = &mut self.entry
+                    {
+                        entry.denied_in_trailers();
                     }
                     Some(Ok(frame))
                 }
@@ -256,7 +259,7 @@ impl HttpBody for Body {
         };
         match &frame {
             None => self.ended(None),
-            Some(Err(_)) => self.broke_off(),
+            Some(Err(error)) => self.broke_off(error),
             Some(Ok(frame)) => {
                 let trailers = frame.trailers_ref().cloned();
                 let over = matches!(&self.content, Content::Upstream { download, .. } if download.is_over());

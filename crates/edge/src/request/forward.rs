@@ -13,16 +13,17 @@ use super::authenticate::TENANT;
 use super::body::{Body, ClientBody, Upload};
 use super::reframe;
 use super::route::Routed;
+use super::trace_parent::TRACEPARENT;
 use crate::config::Speaks;
+use crate::log_limits::Of;
 use crate::protocol::otlp_grpc::{
     self, GRPC_ACCEPT_ENCODING, GRPC_ENCODING, GRPC_STATUS, GRPC_TIMEOUT,
 };
 use crate::protocol::{Protocol, remote_write};
 use crate::refusal::{Code, Refusal};
-use crate::upstream::{Answer, HeaderList, UpstreamError, UpstreamRequest};
+use crate::upstream::{Answer, HeaderList, Target, UpstreamError, UpstreamRequest};
 use crate::worker::{Settings, Worker};
 
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -53,7 +54,7 @@ pub(crate) async fn forward(
     let answer = target
         .send(request, upload)
         .await
-        .map_err(|error| refusal(&admitted.routed, error))?;
+        .map_err(|error| refusal(worker, &target, error))?;
     if admitted.routed.protocol == Protocol::OtlpGrpc {
         answer_grpc(worker, &admitted.routed, answer)
     } else {
@@ -62,23 +63,33 @@ pub(crate) async fn forward(
 }
 
 /// What a sender is told when there is no answer to pass on. The upstream's name stays with us.
-pub(crate) fn refusal(routed: &Routed, error: UpstreamError) -> Refusal {
+pub(crate) fn refusal(worker: &Worker, target: &Target, error: UpstreamError) -> Refusal {
+    let upstream = target.upstream.name.as_str();
     match error {
         UpstreamError::Upload(refusal) => refusal,
         UpstreamError::Timeout => {
-            warn!(
-                upstream = routed.target.upstream.name,
-                "an upstream did not answer in time"
-            );
-            Refusal::UpstreamTimeout { by_client: false }
+            let refusal = Refusal::UpstreamTimeout { by_client: false };
+            if worker.may_log(Of::Upstream(upstream), refusal.row().label) {
+                warn!(upstream, "an upstream did not answer in time");
+            }
+            refusal
         }
         UpstreamError::Unreachable(reason) => {
-            warn!(
-                upstream = routed.target.upstream.name,
-                reason, "an upstream cannot be reached"
-            );
-            Refusal::UpstreamUnreachable
+            let refusal = Refusal::UpstreamUnreachable;
+            if worker.may_log(Of::Upstream(upstream), refusal.row().label) {
+                warn!(upstream, reason, "an upstream cannot be reached");
+            }
+            refusal
         }
+    }
+}
+
+/// Tells that an upstream did not send its answer to the end. That a sender did not send its body to the end is its own doing.
+pub(crate) fn broke_off(worker: &Worker, target: &Target, error: &UpstreamError) {
+    let upstream = target.upstream.name.as_str();
+    let by_sender = matches!(error, UpstreamError::Upload(_));
+    if !by_sender && worker.may_log(Of::Upstream(upstream), "answer_broke_off") {
+        warn!(upstream, reason = %error, "an upstream broke its answer off");
     }
 }
 
@@ -156,7 +167,7 @@ fn answer_grpc(
     let mut headers = answer.headers;
     let status = headers.get(&GRPC_STATUS).map(HeaderValue::as_bytes);
     if matches!(status, Some(b"7" | b"16")) {
-        return Err(denied(worker, routed));
+        return Err(denied(worker, &routed.target));
     }
     if answer.status != StatusCode::OK && status.is_none() {
         let (code, retry) = otlp_grpc::code_of_status(answer.status.as_u16());
@@ -180,23 +191,28 @@ pub(crate) fn check_trust(
     status: StatusCode,
 ) -> Result<(), Refusal> {
     match status.as_u16() {
-        401 | 403 => Err(denied(worker, routed)),
+        401 | 403 => Err(denied(worker, &routed.target)),
         404 => {
-            denied(worker, routed);
+            denied(worker, &routed.target);
             Ok(())
         }
         _ => Ok(()),
     }
 }
 
-fn denied(worker: &Worker, routed: &Routed) -> Refusal {
+/// Counts and tells that an upstream does not trust this server or does not know the path.
+pub(crate) fn denied(worker: &Worker, target: &Target) -> Refusal {
+    let refusal = Refusal::UpstreamDenied;
     worker.metrics.upstream_denied.increment(1);
-    warn!(
-        upstream = routed.target.upstream.name,
-        path = routed.target.path,
-        "an upstream denies what this server forwards: check its URL, its kind and its tenant settings"
-    );
-    Refusal::UpstreamDenied
+    let upstream = target.upstream.name.as_str();
+    if worker.may_log(Of::Upstream(upstream), refusal.row().label) {
+        warn!(
+            upstream,
+            path = target.path,
+            "an upstream denies what this server forwards: check its URL, its kind and its tenant settings"
+        );
+    }
+    refusal
 }
 
 /// Removes what concerns the connection to the upstream or names it (RFC 9110 section 7.6.1).
@@ -227,11 +243,14 @@ pub(crate) fn clean(headers: &mut HeaderMap) {
     }
 }
 
-/// Trailers as a gRPC sender gets them: a status that blames the sender's credential is ours, not its.
-pub(crate) fn check_trailers(trailers: &mut HeaderMap) {
-    if let Some(b"7" | b"16") = trailers.get(&GRPC_STATUS).map(HeaderValue::as_bytes) {
+/// Trailers as a gRPC sender gets them: a status that blames the sender's credential is ours, not its. Whether they had one.
+pub(crate) fn check_trailers(trailers: &mut HeaderMap) -> bool {
+    let status = trailers.get(&GRPC_STATUS).map(HeaderValue::as_bytes);
+    let is_denied = matches!(status, Some(b"7" | b"16"));
+    if is_denied {
         let text = format!("ok-monitoring: {}", Refusal::UpstreamDenied.text());
         trailers.clear();
         otlp_grpc::status_headers(trailers, Code::Unavailable as u8, &text);
     }
+    is_denied
 }

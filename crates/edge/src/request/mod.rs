@@ -8,6 +8,8 @@ pub(crate) mod body;
 pub(crate) mod forward;
 mod reframe;
 pub(crate) mod route;
+mod tell;
+mod trace_parent;
 
 use std::rc::Rc;
 
@@ -15,6 +17,7 @@ use http::Response;
 use http::request::Parts;
 
 use self::body::{Body, ClientBody};
+use self::trace_parent::TraceParent;
 use crate::listen::Peer;
 use crate::protocol::Dialect;
 use crate::refusal::Refusal;
@@ -30,7 +33,8 @@ pub(crate) async fn serve(
     body: Result<ClientBody, Refusal>,
 ) -> Response<Body> {
     let dialect = route::dialect(&parts);
-    let mut entry = account::open(worker, peer, dialect);
+    let trace = TraceParent::of(&parts.headers);
+    let mut entry = account::open(worker, peer, dialect, trace);
     let answer = async {
         let body = body?;
         let current = worker.current();
@@ -38,9 +42,10 @@ pub(crate) async fn serve(
         let routed = route::route(&current.targets, &parts)?;
         entry.is_for(&routed);
         let at = entry.started();
+        let headers = &parts.headers;
+        let whose = entry.whose();
         let caller =
-            authenticate::authenticate(worker, settings, peer, &routed, &parts.headers, at).await?;
-        entry.belongs_to(&caller);
+            authenticate::authenticate(worker, settings, peer, &routed, headers, at, whose).await?;
         let admitted = admit::admit(worker, settings, routed, caller, &parts)?;
         forward::forward(worker, settings, admitted, parts, body, entry.tally()).await
     }
@@ -50,5 +55,5 @@ pub(crate) async fn serve(
 
 /// Answers what was no request: there is nothing to route an answer by.
 pub(crate) fn refuse(worker: &Rc<Worker>, peer: &Peer, refusal: Refusal) -> Response<Body> {
-    account::open(worker, peer, Dialect::Plain).close(Err(refusal))
+    account::open(worker, peer, Dialect::Plain, None).close(Err(refusal))
 }

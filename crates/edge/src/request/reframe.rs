@@ -89,7 +89,7 @@ async fn post(
         headers: &headers,
         length: Some(length),
     };
-    let fail = |error| forward::refusal(&admitted.routed, error);
+    let fail = |error| forward::refusal(worker, target, error);
     let answer = target.send(request, upload).await.map_err(fail)?;
     forward::check_trust(worker, &admitted.routed, answer.status)?;
     let Answer {

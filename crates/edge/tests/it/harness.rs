@@ -64,6 +64,8 @@ pub(crate) struct Setup {
     pub(crate) response_timeout: &'static str,
     /// How often the feed of changes is looked at.
     pub(crate) poll_every: &'static str,
+    /// How many tenants have labels of their own.
+    pub(crate) tenant_labels: u32,
     /// How many failed authentications an address may bring at once; they are forgiven at one a minute.
     pub(crate) auth_failures: u32,
 }
@@ -76,6 +78,7 @@ impl Setup {
         body_idle_max: "1m",
         response_timeout: "1m",
         poll_every: "100ms",
+        tenant_labels: 1000,
         auth_failures: 1_000_000,
     };
 
@@ -297,12 +300,13 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         body_idle_max,
         response_timeout,
         poll_every,
+        tenant_labels,
         auth_failures,
     } = setup;
     let snapshot = snapshot.display();
     format!(
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
-         [ops]\naddress = '127.0.0.1:0'\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
+         [ops]\naddress = '127.0.0.1:0'\ntenant_labels_max = {tenant_labels}\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
          [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
          [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n\
          [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\

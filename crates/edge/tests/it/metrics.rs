@@ -229,7 +229,7 @@ async fn the_numbers_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_key_and_no_tenant_is_named() {
+async fn no_key_is_named_and_no_tenant_before_its_key_was_seen() {
     let world = World::start(Script::Hang).await;
     mix(&world).await;
     let text = world.metrics().await;
@@ -237,7 +237,10 @@ async fn no_key_and_no_tenant_is_named() {
         let id = key.id().to_string();
         assert!(!text.contains(&id), "the key's id");
     }
-    for secret in ["obs_", TENANT, OTHER] {
+    for secret in ["obs_", OTHER] {
         assert!(!text.contains(secret), "{secret} in\n{text}");
     }
+    let named = text.lines().filter(|line| line.contains(TENANT));
+    let mut named = named.map(|line| line.split('{').next().unwrap());
+    assert!(named.all(|name| name.starts_with("okmon_edge_tenant_")));
 }

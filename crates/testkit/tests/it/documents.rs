@@ -120,20 +120,30 @@ fn the_commands_of_the_readme_work_as_they_stand() {
 /// A metric's type, and the names of its labels.
 type Shape = (String, BTreeSet<String>);
 
-/// What `/metrics` shows from the start, by name, and the causes of refusal.
-fn served() -> (BTreeMap<String, Shape>, BTreeSet<String>) {
+/// Metrics by name, and the values that labels have.
+#[derive(Debug, Default, PartialEq)]
+struct Metrics {
+    shapes: BTreeMap<String, Shape>,
+    values: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What `/metrics` shows from the start.
+fn served() -> Metrics {
     let dev = Dev::start();
     let mut answer = ureq::get(format!("{}/metrics", dev.ready.ops))
         .call()
         .unwrap();
     let text = answer.body_mut().read_to_string().unwrap();
-    let (mut metrics, mut causes) = (BTreeMap::<String, Shape>::new(), BTreeSet::new());
+    let (mut found, mut helped) = (Metrics::default(), BTreeSet::new());
     for line in text.lines() {
-        if let Some((name, kind)) = line
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped.insert(help.split(' ').next().unwrap());
+        } else if let Some((name, kind)) = line
             .strip_prefix("# TYPE ")
             .and_then(|it| it.split_once(' '))
         {
-            metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+            let shape = (kind.to_owned(), BTreeSet::new());
+            found.shapes.insert(name.to_owned(), shape);
         } else if let Some((name, rest)) = line.split_once('{') {
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
@@ -142,16 +152,18 @@ fn served() -> (BTreeMap<String, Shape>, BTreeSet<String>) {
             let (labels, _) = rest.split_once('}').unwrap();
             for label in labels.split(',') {
                 let (label, value) = label.split_once('=').unwrap();
-                if label == "cause" {
-                    causes.insert(value.trim_matches('"').to_owned());
-                }
                 if label != "le" {
-                    metrics.get_mut(base).unwrap().1.insert(label.to_owned());
+                    let shape = found.shapes.get_mut(base).unwrap();
+                    shape.1.insert(label.to_owned());
+                    let values = found.values.entry(label.to_owned()).or_default();
+                    values.insert(value.trim_matches('"').to_owned());
                 }
             }
         }
     }
-    (metrics, causes)
+    let described: BTreeSet<_> = found.shapes.keys().map(String::as_str).collect();
+    assert_eq!(described, helped, "every metric has a help text");
+    found
 }
 
 /// What stands between backticks.
@@ -159,23 +171,46 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
+/// What docs/METRICS.md says of them. A label of which it lists no value may have any.
+fn documented() -> Metrics {
+    let document = read("docs/METRICS.md");
+    let mut found = Metrics::default();
+    for line in document.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let labels = quoted(cells[3]).map(str::to_owned).collect();
+        let name = cells[1].trim_matches('`').to_owned();
+        let twice = found.shapes.insert(name, (cells[2].to_owned(), labels));
+        assert_eq!(twice, None, "{line}");
+    }
+    let (_, labels) = document.split_once("## Label values\n").unwrap();
+    let labels = labels.split("\n## ").next().unwrap();
+    for label in labels.split("\n- ").skip(1) {
+        let (names, values) = label.split_once(": ").unwrap();
+        // Remarks are in parentheses.
+        let values = values.split('(').enumerate().map(|(n, part)| match n {
+            0 => part,
+            _ => part.split_once(')').unwrap().1,
+        });
+        let values: String = values.collect();
+        for name in quoted(names) {
+            let values = quoted(&values).map(str::to_owned).collect();
+            let twice = found.values.insert(name.to_owned(), values);
+            assert_eq!(twice, None, "{name}");
+        }
+    }
+    found
+}
+
 #[test]
 fn the_documented_metrics_are_those_that_are_served() {
-    let document = read("docs/METRICS.md");
-    let documented: BTreeMap<_, _> = document
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| {
-            let cells: Vec<_> = line.split('|').map(str::trim).collect();
-            let labels = quoted(cells[3]).map(str::to_owned).collect();
-            let name = cells[1].trim_matches('`').to_owned();
-            (name, (cells[2].to_owned(), labels))
-        })
-        .collect();
-    let (_, causes) = document.split_once("- `cause`:").unwrap();
-    let causes = causes.split("\n\n").next().unwrap();
-    let causes: BTreeSet<_> = quoted(causes).map(str::to_owned).collect();
-    assert_eq!((documented, causes), served());
+    let (documented, mut served) = (documented(), served());
+    for (label, values) in &mut served.values {
+        let any = BTreeSet::new();
+        if documented.values.get(label) == Some(&any) {
+            *values = any;
+        }
+    }
+    assert_eq!(documented, served);
 }
 
 /// All files below `folder`, by their path from the root of the repository.
