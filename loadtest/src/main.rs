@@ -1,5 +1,6 @@
 //! The command line. Each command has its own module; this one only picks.
 
+mod attacks;
 mod changes;
 mod compare;
 mod document;
@@ -11,6 +12,7 @@ mod million;
 mod outage;
 mod payload;
 mod process;
+mod seed;
 mod site;
 mod upstream;
 
@@ -39,7 +41,8 @@ const EXAMPLES: &str = "Examples:
   loadtest changes --write docs/RELIABILITY.md
   loadtest early --calls 6000
   loadtest outage --seconds 60
-  loadtest million --write docs/RELIABILITY.md";
+  loadtest million --write docs/RELIABILITY.md
+  loadtest attacks --only slow-heads --only rapid-reset --seconds 10";
 
 #[derive(Subcommand)]
 enum Command {
@@ -59,6 +62,10 @@ enum Command {
     Outage(outage::Args),
     /// Measures what a million keys cost.
     Million(million::Args),
+    /// Attacks an edge in every way there is, and measures what a good tenant notices.
+    Attacks(attacks::Args),
+    /// Attacks an edge on this machine in one way.
+    Attack(attacks::hostile::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +78,8 @@ fn main() -> ExitCode {
         Command::Early(args) => early::command(&args),
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
+        Command::Attacks(args) => attacks::command(&args),
+        Command::Attack(args) => attacks::hostile::command(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -61,6 +61,16 @@ pub(crate) fn pinned(core: u32, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// As [`pinned`], and only in the time that nobody else wants on the core: whatever else is to run there goes first at once.
+pub(crate) fn pinned_idle(core: u32, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("chrt");
+    command
+        .args(["--idle", "0", "taskset", "-c"])
+        .arg(core.to_string())
+        .arg(program);
+    command
+}
+
 impl Group {
     /// Starts `command` as the leader of a new group, with everything it prints in the file `log`.
     pub(crate) fn start(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {
@@ -104,6 +114,11 @@ impl Group {
         let lines: Vec<_> = text.trim_end().lines().rev().take(3).collect();
         let last: Vec<_> = lines.into_iter().rev().collect();
         last.join(" / ").chars().take(600).collect()
+    }
+
+    /// The process that leads it.
+    pub(crate) fn id(&self) -> u32 {
+        self.leader.id()
     }
 
     fn processes(&self) -> Vec<PathBuf> {
@@ -166,6 +181,12 @@ pub(crate) fn cpu_time_of(process: u32) -> CpuTime {
 pub(crate) fn memory_bytes_of(process: u32) -> (u64, u64) {
     let bytes = |name| status_bytes(&folder(process), name).unwrap_or_default();
     (bytes("VmRSS:"), bytes("VmHWM:"))
+}
+
+/// Lets the most memory that a process ever had resident be counted anew from what it has now.
+pub(crate) fn forget_peak(process: u32) -> anyhow::Result<()> {
+    let file = folder(process).join("clear_refs");
+    fs::write(&file, "5").with_context(|| file.display().to_string())
 }
 
 fn folder(process: u32) -> PathBuf {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -172,17 +172,28 @@ pub(crate) struct Load {
 }
 
 fn run(load: &Load, core: u32) -> anyhow::Result<generator::Report> {
-    let mut command = pinned(core, std::env::current_exe()?);
+    let mut command = generator(core)?;
     command
-        .args(["run", "--json", "--target", &load.target])
+        .args(["--target", &load.target])
         .args(["--protocol", load.protocol, "--keys"])
         .arg(&load.keys)
         .args(["--connections", &load.connections.to_string()])
-        .args(["--duration", &load.duration.as_secs_f64().to_string()])
-        .stdin(Stdio::null());
+        .args(["--duration", &load.duration.as_secs_f64().to_string()]);
     if let Some(rate) = load.rate {
         command.args(["--rate", &rate.to_string()]);
     }
+    generate(command)
+}
+
+/// `loadtest run --json` on `core`, its arguments still to come.
+pub(crate) fn generator(core: u32) -> anyhow::Result<Command> {
+    let mut command = pinned(core, std::env::current_exe()?);
+    command.args(["run", "--json"]).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Runs what [`generator`] began.
+pub(crate) fn generate(mut command: Command) -> anyhow::Result<generator::Report> {
     let output = command
         .output()
         .context("taskset (Debian package util-linux)")?;

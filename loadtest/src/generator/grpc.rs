@@ -1,5 +1,6 @@
 //! gRPC unary calls over HTTP/2 with prior knowledge, on `h2` itself: several streams share a connection.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,8 +11,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::Run;
 use super::http1::RECONNECT_AFTER;
+use super::{Lifetime, Run};
 
 /// What gRPC calls a status that a proxy forgot to send.
 const UNKNOWN: u32 = 2;
@@ -21,14 +22,27 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A connection and how often it was opened; the first stream that finds it dead opens it again for all.
 pub(crate) struct Shared {
     current: Mutex<(u64, SendRequest<Bytes>)>,
+    /// The current one's number, for those who only want to know whether theirs is old.
+    newest: Cell<u64>,
+    lifetime: Cell<Lifetime>,
 }
 
 impl Shared {
-    pub(crate) async fn open(address: SocketAddr) -> io::Result<Rc<Self>> {
+    pub(super) async fn open(address: SocketAddr, lifetime: Lifetime) -> io::Result<Rc<Self>> {
         let sender = connect(address).await?;
         Ok(Rc::new(Self {
             current: Mutex::new((0, sender)),
+            newest: Cell::new(0),
+            lifetime: Cell::new(lifetime),
         }))
+    }
+
+    /// Counts a call; whether the connection has had enough of them.
+    fn is_used_up(&self) -> bool {
+        let mut lifetime = self.lifetime.get();
+        let over = lifetime.is_over_after_one_more();
+        self.lifetime.set(lifetime);
+        over
     }
 
     async fn sender(&self) -> (u64, SendRequest<Bytes>) {
@@ -44,6 +58,7 @@ impl Shared {
         match connect(run.address).await {
             Ok(sender) => {
                 *current = (generation + 1, sender);
+                self.newest.set(generation + 1);
                 run.tally.reconnected();
             }
             Err(error) => {
@@ -73,8 +88,17 @@ async fn connect(address: SocketAddr) -> io::Result<SendRequest<Bytes>> {
 pub(crate) async fn stream(run: Rc<Run>, shared: Rc<Shared>) {
     let (mut generation, mut sender) = shared.sender().await;
     while let Some(due) = run.pace.next().await {
+        // Another stream has opened it anew; calls on the old one end by themselves.
+        if shared.newest.get() != generation {
+            (generation, sender) = shared.sender().await;
+        }
         match call(&run, &mut sender).await {
-            Ok(Outcome::Grpc(0)) => run.tally.accepted(due),
+            Ok(Outcome::Grpc(0)) => {
+                run.tally.accepted(due);
+                if shared.is_used_up() {
+                    shared.reopen(&run, generation).await;
+                }
+            }
             Ok(Outcome::Grpc(code)) => run.tally.refused("grpc", code),
             Ok(Outcome::Http(status)) => run.tally.refused("http", u32::from(status.as_u16())),
             Err(error) => {

@@ -7,11 +7,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 
-use super::Run;
+use super::{Lifetime, Run};
 use crate::http1::{Framing, HEADERS_MAX, Head, Received, malformed};
 
 /// Answers are short; what is longer is read in several rounds.
@@ -20,7 +19,7 @@ const READ_BYTES: usize = 4096;
 pub(crate) const RECONNECT_AFTER: Duration = Duration::from_millis(10);
 
 /// Sends requests one after the other until the run is over; a lost connection is opened again.
-pub(crate) async fn stream(run: Rc<Run>, first: Connection) {
+pub(crate) async fn stream(run: Rc<Run>, first: Connection, mut lifetime: Lifetime) {
     let mut open = Some(first);
     while let Some(due) = run.pace.next().await {
         let (head, body) = run.requests.next_http1();
@@ -43,7 +42,7 @@ pub(crate) async fn stream(run: Rc<Run>, first: Connection) {
                 } else {
                     run.tally.refused("http", u32::from(answer.content));
                 }
-                if answer.keep_alive {
+                if answer.keep_alive && !lifetime.is_over_after_one_more() {
                     open = Some(connection);
                 } else {
                     run.tally.reconnected();
@@ -64,7 +63,7 @@ pub(crate) struct Connection {
 }
 
 /// The status is the content.
-type Answer = Head<u16>;
+pub(crate) type Answer = Head<u16>;
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> io::Result<Self> {
@@ -104,7 +103,11 @@ impl Connection {
     }
 }
 
-async fn answer_head(received: &mut Received, from: &mut ReadHalf<'_>) -> io::Result<Answer> {
+/// Reads the head of an answer, and what is announced before it.
+pub(crate) async fn answer_head(
+    received: &mut Received,
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Answer> {
     loop {
         let answer = received
             .head(from, parse)

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::keys::{CredentialForm, Source};
 use crate::payload::{Protocol, Signal};
+pub(crate) use http1::answer_head;
 use pace::Pace;
 use requests::Requests;
 use tally::Tally;
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// Requests in flight on each connection; more than 1 needs otlp-grpc.
     #[arg(long, default_value = "1")]
     pub(crate) streams: NonZeroUsize,
+    /// Open a connection anew after so many requests on it, as senders do that come and go; spread over the run.
+    #[arg(long, value_name = "REQUESTS")]
+    pub(crate) renew_after: Option<NonZeroU32>,
     /// How long to send for, in seconds.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) duration: Duration,
@@ -116,6 +120,39 @@ struct Run {
     tally: Tally,
 }
 
+/// How many requests a connection has before it is opened anew.
+#[derive(Clone, Copy)]
+struct Lifetime {
+    left: u32,
+    whole: Option<NonZeroU32>,
+}
+
+impl Lifetime {
+    /// Of connection `n` of `count`: they start together, and shall not end together.
+    fn staggered(whole: Option<NonZeroU32>, n: usize, count: NonZeroUsize) -> Self {
+        let turn = u32::try_from(n + 1).unwrap_or(u32::MAX);
+        let count = u32::try_from(count.get()).unwrap_or(u32::MAX);
+        let left = whole.map_or(0, |whole| {
+            u32::try_from(u64::from(whole.get()) * u64::from(turn) / u64::from(count))
+                .unwrap_or(u32::MAX)
+        });
+        Self { left, whole }
+    }
+
+    /// Counts a request; whether it was the last one.
+    fn is_over_after_one_more(&mut self) -> bool {
+        let Some(whole) = self.whole else {
+            return false;
+        };
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 {
+            return false;
+        }
+        self.left = whole.get();
+        true
+    }
+}
+
 async fn drive(args: &Args, requests: Requests) -> anyhow::Result<Report> {
     let address = lookup_host(&args.target)
         .await
@@ -128,8 +165,10 @@ async fn drive(args: &Args, requests: Requests) -> anyhow::Result<Report> {
     let mut streams = tokio::task::JoinSet::new();
     let run = if args.protocol == Protocol::OtlpGrpc {
         let mut open = Vec::new();
-        for _ in 0..args.connections.get() {
-            open.push(grpc::Shared::open(address).await.with_context(reachable)?);
+        for n in 0..args.connections.get() {
+            let lifetime = Lifetime::staggered(args.renew_after, n, args.connections);
+            let opened = grpc::Shared::open(address, lifetime).await;
+            open.push(opened.with_context(reachable)?);
         }
         let run = Run::start(args, address, requests)?;
         for connection in open {
@@ -148,8 +187,9 @@ async fn drive(args: &Args, requests: Requests) -> anyhow::Result<Report> {
             );
         }
         let run = Run::start(args, address, requests)?;
-        for connection in open {
-            streams.spawn_local(http1::stream(run.clone(), connection));
+        for (n, connection) in open.into_iter().enumerate() {
+            let lifetime = Lifetime::staggered(args.renew_after, n, args.connections);
+            streams.spawn_local(http1::stream(run.clone(), connection, lifetime));
         }
         run
     };

@@ -2,6 +2,8 @@
 
 // `cfg(test)` holds anyway; it tells clippy that this file is test code.
 #[cfg(test)]
+mod attacks;
+#[cfg(test)]
 mod program;
 
 use std::time::Duration;

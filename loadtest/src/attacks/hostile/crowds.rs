@@ -1,0 +1,34 @@
+//! Connections for their own sake: many that do nothing, and many that come and go.
+
+use std::io;
+use std::time::Duration;
+
+use super::session::Session;
+use super::wire::Wire;
+
+/// Longer than any run.
+const FOREVER: Duration = Duration::from_hours(1);
+
+/// A third says nothing at all, a third has had one answer over HTTP/1.1, a third has said hello over HTTP/2.
+pub(super) async fn idle(mut wire: Wire) -> io::Result<()> {
+    match wire.number % 3 {
+        0 => wire.hold(FOREVER).await,
+        1 => {
+            wire.exchange(b"GET /nothing HTTP/1.1\r\nhost: edge\r\n\r\n")
+                .await?;
+            wire.hold(FOREVER).await
+        }
+        _ => {
+            let mut session = Session::open(wire, &[]).await?;
+            loop {
+                session.listen().await?;
+            }
+        }
+    }
+}
+
+/// Opened, and reset.
+pub(super) async fn churn(wire: Wire) -> io::Result<()> {
+    drop(wire);
+    Ok(())
+}
