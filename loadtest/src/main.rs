@@ -7,6 +7,7 @@ mod document;
 mod early;
 mod generator;
 mod http1;
+mod idle;
 mod keys;
 mod million;
 mod outage;
@@ -14,6 +15,7 @@ mod payload;
 mod process;
 mod seed;
 mod site;
+mod stand;
 mod upstream;
 
 use std::process::ExitCode;
@@ -64,6 +66,8 @@ enum Command {
     Million(million::Args),
     /// Attacks an edge in every way there is, and measures what a good tenant notices.
     Attacks(attacks::Args),
+    /// Measures what a connection costs that does nothing.
+    Idle(idle::Args),
     /// Attacks an edge on this machine in one way.
     Attack(attacks::hostile::Args),
 }
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
         Command::Attacks(args) => attacks::command(&args),
+        Command::Idle(args) => idle::command(&args),
         Command::Attack(args) => attacks::hostile::command(&args),
     };
     match done {

@@ -8,10 +8,10 @@ mod world;
 
 use std::io::Write as _;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::document::{self, Publication};
+use crate::stand::Place;
 use findings::{Findings, Quick, Row};
 use hostile::{ATTACKS, Attack};
 use world::{Phase, Victim, World};
@@ -23,15 +23,8 @@ const TOGETHER: usize = 10;
 /// 32 KiB and gRPC with 4 KiB, open loop. Exit status 1 when a promise is missed.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
-    /// The edge's binary.
-    #[arg(long, value_name = "FILE", default_value = "target/release/okmon")]
-    okmon: PathBuf,
-    /// The core that edges are held to.
-    #[arg(long, default_value = "0")]
-    edge_core: u32,
-    /// The core that generators, upstream and attacker are held to.
-    #[arg(long, default_value = "1")]
-    load_core: u32,
+    #[command(flatten)]
+    place: Place,
     /// Only this attack; may be given several times.
     #[arg(long, value_name = "NAME", value_parser = hostile::named)]
     only: Vec<&'static Attack>,

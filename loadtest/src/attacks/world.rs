@@ -3,21 +3,19 @@
 //! only in the time that the others leave.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use testkit::peers::free_port;
 use tokio::time::Instant;
 
 use super::Args;
 use super::hostile::{self, Attack};
 use crate::generator;
-use crate::keys::{self, KeyPair};
-use crate::process::{Group, cpu_time_of, forget_peak, memory_bytes_of, pinned, pinned_idle};
-use crate::{seed, site};
+use crate::process::{cpu_time_of, forget_peak, memory_bytes_of, pinned, pinned_idle};
+use crate::site;
+use crate::stand::{Edge, Stand};
 
 /// Connections of the good tenant in HTTP/1.1 and gRPC, and after how many requests each is opened anew. At 500 requests/s that is five
 /// new connections a second, and one.
@@ -30,16 +28,7 @@ pub(super) struct World {
     args: Args,
     edge: Edge,
     witness: Edge,
-    _upstream: Group,
-    _directory: tempfile::TempDir,
-    good: KeyPair,
-    attacker: KeyPair,
-}
-
-struct Edge {
-    group: Group,
-    address: SocketAddr,
-    ops: SocketAddr,
+    stand: Stand,
 }
 
 /// Who is attacked.
@@ -66,33 +55,12 @@ pub(super) struct Phase {
 
 impl World {
     pub(super) fn new(args: &Args) -> anyhow::Result<Self> {
-        let okmon = args.okmon.display();
-        ensure!(
-            args.okmon.is_file(),
-            "--okmon {okmon} does not exist; cargo build --release -p okmon makes it"
-        );
-        let directory = tempfile::tempdir().context("temporary directory")?;
-        let mut keys = keys::generate(2)?;
-        let database = directory.path().join("edge.sqlite");
-        let url = format!("sqlite://{}", database.display());
-        let script = directory.path().join("edge.sql");
-        seed::sqlite(&args.okmon, &url, &database, &script, &keys)?;
-        let (attacker, good) = keys.pop().zip(keys.pop()).context("no keys")?;
-        let upstream = loopback();
-        let mut command = pinned(args.load_core, std::env::current_exe()?);
-        command.args(["upstream", "--listen", &upstream.to_string()]);
-        let mut group = Group::start(command, directory.path().join("upstream.log"))?;
-        group.await_port(upstream).context("null upstream")?;
-        let start = |name: &str, command| {
-            start(name, command, &directory, upstream).with_context(|| name.to_owned())
-        };
+        let stand = Stand::new(&args.place)?;
+        let core = args.place.edge_core;
         Ok(Self {
-            edge: start("edge", pinned(args.edge_core, &args.okmon))?,
-            witness: start("witness", pinned_idle(args.edge_core, &args.okmon))?,
-            _upstream: group,
-            _directory: directory,
-            good,
-            attacker,
+            edge: stand.edge("edge", pinned(core, &args.place.okmon))?,
+            witness: stand.edge("witness", pinned_idle(core, &args.place.okmon))?,
+            stand,
             args: args.clone(),
         })
     }
@@ -143,15 +111,15 @@ impl World {
         let program = std::env::current_exe()?;
         let mut command = if self.args.quick {
             // On a busy machine the class `idle` may not come to anything.
-            pinned(self.args.load_core, program)
+            pinned(self.args.place.load_core, program)
         } else {
-            pinned_idle(self.args.load_core, program)
+            pinned_idle(self.args.place.load_core, program)
         };
         let seconds = (self.args.window * windows).as_secs_f64();
         command
             .args(["attack", attack.name, "--json"])
             .args(["--target", &edge.address.to_string()])
-            .args(["--key", &self.attacker.key])
+            .args(["--key", &self.stand.other.key])
             .args(["--seconds", &seconds.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -171,10 +139,10 @@ impl World {
             ("4096", GRPC_CONNECTIONS, GRPC_RENEW_AFTER, "8")
         };
         let run = |_| {
-            let mut command = site::generator(self.args.load_core)?;
+            let mut command = site::generator(self.args.place.load_core)?;
             command
                 .args(["--target", &self.edge.address.to_string()])
-                .args(["--protocol", protocol, "--key", &self.good.key])
+                .args(["--protocol", protocol, "--key", &self.stand.good.key])
                 .args(["--size", size, "--connections", connections])
                 .args(["--streams", streams, "--renew-after", renew_after])
                 .args(["--rate", rate, "--duration"])
@@ -190,65 +158,6 @@ impl World {
             Some(epitaph) => anyhow::bail!("the edge ended: {epitaph}"),
             None => Ok(()),
         }
-    }
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
-fn start(
-    name: &str,
-    mut command: Command,
-    directory: &tempfile::TempDir,
-    upstream: SocketAddr,
-) -> anyhow::Result<Edge> {
-    let (address, ops) = (loopback(), loopback());
-    let database = directory.path().join("edge.sqlite");
-    let config = include_str!("edge.toml")
-        .replace("{{port}}", &address.port().to_string())
-        .replace("{{ops}}", &ops.port().to_string())
-        .replace("{{database}}", &database.display().to_string())
-        .replace("{{upstream}}", &upstream.to_string());
-    let file = directory.path().join(format!("{name}.toml"));
-    std::fs::write(&file, config).with_context(|| file.display().to_string())?;
-    command
-        .args(["edge", "--config"])
-        .arg(file)
-        .env_remove("OKMON_DATABASE_URL")
-        .env_remove("OKMON_LOG");
-    let mut group = Group::start(command, directory.path().join(format!("{name}.log")))?;
-    group.await_port(address)?;
-    let edge = Edge {
-        group,
-        address,
-        ops,
-    };
-    // Its keys may not be read yet when it begins to listen.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while edge.ask("/readyz").is_err() {
-        ensure!(Instant::now() < deadline, "not ready after 30 s");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(edge)
-}
-
-impl Edge {
-    fn ask(&self, path: &str) -> anyhow::Result<String> {
-        let url = format!("http://{}{path}", self.ops);
-        let mut answer = ureq::get(&url).call().with_context(|| url.clone())?;
-        answer.body_mut().read_to_string().context(url)
-    }
-
-    /// All counters, by name and labels.
-    fn counters(&self) -> anyhow::Result<BTreeMap<String, f64>> {
-        let text = self.ask("/metrics")?;
-        let counters = text.lines().filter_map(|line| {
-            let (name, value) = line.rsplit_once(' ')?;
-            let counts = name.split('{').next()?.ends_with("_total") && !name.starts_with('#');
-            counts.then(|| Some((name.to_owned(), value.parse().ok()?)))?
-        });
-        Ok(counters.collect())
     }
 }
 

@@ -25,3 +25,18 @@ fn a_good_tenant_is_served_whatever_others_do() {
         assert!(sent || name == "churn", "{name}: {report}");
     }
 }
+
+#[test]
+fn idle_connections_are_opened_counted_and_weighed() {
+    let okmon = testkit::okmon();
+    let okmon = okmon.get_program().to_str().unwrap();
+    let few = ["--connections", "200", "--settle", "0.1"];
+    let arguments = ["idle", "--json", "--okmon", okmon];
+    let output = loadtest(&[&arguments[..], &few].concat());
+    let found: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    for row in found["rows"].as_array().unwrap() {
+        // Not even the task of a connection fits into less.
+        assert!(row["bytes_each"].as_u64() > Some(1000), "{found:#}");
+    }
+}

@@ -3,11 +3,32 @@
 use std::io;
 use std::time::Duration;
 
-use super::session::Session;
+use super::session::{Session, export};
 use super::wire::Wire;
 
 /// Longer than any run.
 const FOREVER: Duration = Duration::from_hours(1);
+
+pub(super) async fn http1(mut wire: Wire) -> io::Result<()> {
+    let request = format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {}\r\n\
+         content-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
+        wire.attacker.key
+    );
+    wire.exchange(request.as_bytes()).await?;
+    wire.hold(FOREVER).await
+}
+
+pub(super) async fn http2(wire: Wire) -> io::Result<()> {
+    let credential = format!("Bearer {}", wire.attacker.key);
+    let mut session = Session::open(wire, &[]).await?;
+    let mut out = Vec::new();
+    session.request(&mut out, true, &export(&credential))?;
+    session.send(&out, 1).await?;
+    loop {
+        session.listen().await?;
+    }
+}
 
 /// A third says nothing at all, a third has had one answer over HTTP/1.1, a third has said hello over HTTP/2.
 pub(super) async fn idle(mut wire: Wire) -> io::Result<()> {

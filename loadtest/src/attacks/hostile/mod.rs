@@ -30,7 +30,7 @@ use tokio::time::Instant;
 use self::tally::Tally;
 use self::wire::Wire;
 
-pub(crate) use self::table::{ATTACKS, Attack};
+pub(crate) use self::table::{ATTACKS, Attack, CROWDS};
 pub(crate) use self::tally::Report;
 
 /// Connections that are being opened at a time: more would only wait in the edge's backlog.
@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// For how long.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = crate::generator::seconds)]
     seconds: Duration,
+    /// Connections at a time, where not as many as the attack usually has.
+    #[arg(long)]
+    connections: Option<u16>,
     /// Print one line of JSON.
     #[arg(long)]
     json: bool,
@@ -65,7 +68,8 @@ pub(crate) struct Args {
 
 /// An attack by its name.
 pub(crate) fn named(name: &str) -> Result<&'static Attack, String> {
-    let found = ATTACKS.iter().find(|attack| attack.name == name);
+    let mut all = ATTACKS.iter().chain(CROWDS);
+    let found = all.find(|attack| attack.name == name);
     found.ok_or_else(|| "no such attack; loadtest attacks --list has them all".to_owned())
 }
 
@@ -91,7 +95,7 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
     });
     let started = Instant::now();
     let local = LocalSet::new();
-    for _ in 0..attacker.attack.connections {
+    for _ in 0..args.connections.unwrap_or(args.attack.connections) {
         local.spawn_local(connections(Rc::clone(&attacker)));
     }
     local.block_on(&runtime, async {

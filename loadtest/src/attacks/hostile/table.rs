@@ -140,13 +140,21 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("post-no-key-http2", "the same over HTTP/2", connection!(posts::http2)).per_second(50),
 ];
 
+/// Those whose memory is measured: connections that do nothing, of one kind each.
+#[rustfmt::skip]
+pub(crate) static CROWDS: &[Attack] = &[
+    Attack::crowd("crowd-http1", "HTTP/1.1 after an accepted request", 10_000, connection!(crowds::http1)),
+    Attack::crowd("crowd-http2", "HTTP/2 after an accepted request", 10_000, connection!(crowds::http2)),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_are_told_apart() {
-        let names: std::collections::BTreeSet<_> = ATTACKS.iter().map(|it| it.name).collect();
-        assert_eq!(names.len(), ATTACKS.len());
+        let all = || ATTACKS.iter().chain(CROWDS).map(|it| it.name);
+        let names: std::collections::BTreeSet<_> = all().collect();
+        assert_eq!(names.len(), all().count());
     }
 }

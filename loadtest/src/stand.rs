@@ -1,0 +1,147 @@
+//! An edge on a SQLite database, and the null upstream behind it: all that the commands need that break nothing but the edge itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use testkit::peers::free_port;
+use tokio::time::Instant;
+
+use crate::keys::{self, KeyPair};
+use crate::process::{Group, pinned};
+use crate::seed;
+
+/// Which binary is tested, and on which cores.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Place {
+    /// The edge's binary.
+    #[arg(long, value_name = "FILE", default_value = "target/release/okmon")]
+    pub(crate) okmon: PathBuf,
+    /// The core that edges are held to.
+    #[arg(long, default_value = "0")]
+    pub(crate) edge_core: u32,
+    /// The core that everybody else is held to.
+    #[arg(long, default_value = "1")]
+    pub(crate) load_core: u32,
+}
+
+/// Where edges can be started: a database with two tenants in it, and an upstream.
+pub(crate) struct Stand {
+    /// The key of a tenant that means well.
+    pub(crate) good: KeyPair,
+    /// The key of another one.
+    pub(crate) other: KeyPair,
+    directory: tempfile::TempDir,
+    upstream: SocketAddr,
+    _upstream: Group,
+}
+
+/// A running edge.
+pub(crate) struct Edge {
+    pub(crate) group: Group,
+    pub(crate) address: SocketAddr,
+    ops: SocketAddr,
+}
+
+impl Stand {
+    pub(crate) fn new(place: &Place) -> anyhow::Result<Self> {
+        let okmon = place.okmon.display();
+        ensure!(
+            place.okmon.is_file(),
+            "--okmon {okmon} does not exist; cargo build --release -p okmon makes it"
+        );
+        let directory = tempfile::tempdir().context("temporary directory")?;
+        let mut keys = keys::generate(2)?;
+        let database = directory.path().join("edge.sqlite");
+        let url = format!("sqlite://{}", database.display());
+        let script = directory.path().join("edge.sql");
+        seed::sqlite(&place.okmon, &url, &database, &script, &keys)?;
+        let (other, good) = keys.pop().zip(keys.pop()).context("no keys")?;
+        let upstream = loopback();
+        let mut command = pinned(place.load_core, std::env::current_exe()?);
+        command.args(["upstream", "--listen", &upstream.to_string()]);
+        let mut group = Group::start(command, directory.path().join("upstream.log"))?;
+        group.await_port(upstream).context("null upstream")?;
+        Ok(Self {
+            good,
+            other,
+            directory,
+            upstream,
+            _upstream: group,
+        })
+    }
+
+    /// Starts an edge by `command`, its arguments still to come, and waits until it is ready.
+    pub(crate) fn edge(&self, name: &str, command: Command) -> anyhow::Result<Edge> {
+        self.start(name, command).with_context(|| name.to_owned())
+    }
+
+    fn start(&self, name: &str, mut command: Command) -> anyhow::Result<Edge> {
+        let (address, ops) = (loopback(), loopback());
+        let directory = self.directory.path();
+        let database = directory.join("edge.sqlite");
+        let config = include_str!("stand.toml")
+            .replace("{{port}}", &address.port().to_string())
+            .replace("{{ops}}", &ops.port().to_string())
+            .replace("{{database}}", &database.display().to_string())
+            .replace("{{upstream}}", &self.upstream.to_string());
+        let file = directory.join(format!("{name}.toml"));
+        std::fs::write(&file, config).with_context(|| file.display().to_string())?;
+        command
+            .args(["edge", "--config"])
+            .arg(file)
+            .env_remove("OKMON_DATABASE_URL")
+            .env_remove("OKMON_LOG");
+        let mut group = Group::start(command, directory.join(format!("{name}.log")))?;
+        group.await_port(address)?;
+        let edge = Edge {
+            group,
+            address,
+            ops,
+        };
+        // Its keys may not be read yet when it begins to listen.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while edge.ask("/readyz").is_err() {
+            ensure!(Instant::now() < deadline, "not ready after 30 s");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(edge)
+    }
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+impl Edge {
+    fn ask(&self, path: &str) -> anyhow::Result<String> {
+        let url = format!("http://{}{path}", self.ops);
+        let mut answer = ureq::get(&url).call().with_context(|| url.clone())?;
+        answer.body_mut().read_to_string().context(url)
+    }
+
+    /// All metrics, by name and labels.
+    pub(crate) fn metrics(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let text = self.ask("/metrics")?;
+        let metrics = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let value = value.parse().ok()?;
+            (!name.starts_with('#')).then(|| (name.to_owned(), value))
+        });
+        Ok(metrics.collect())
+    }
+
+    /// All counters, by name and labels.
+    pub(crate) fn counters(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        let mut metrics = self.metrics()?;
+        metrics.retain(|name, _| {
+            name.split('{')
+                .next()
+                .is_some_and(|name| name.ends_with("_total"))
+        });
+        Ok(metrics)
+    }
+}
