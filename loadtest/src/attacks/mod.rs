@@ -39,10 +39,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = crate::generator::seconds)]
     seconds: Duration,
     /// How long it is quiet between attacks, and how long the witness is attacked.
-    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = crate::generator::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = crate::generator::seconds)]
     around: Duration,
     /// Latencies are those of the median run of this length.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = crate::generator::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::generator::seconds)]
     window: Duration,
     /// OTLP/HTTP requests a second.
     #[arg(long, value_name = "PER_SECOND", default_value = "500")]

@@ -7,6 +7,7 @@ mod floods;
 mod frames;
 mod guesses;
 mod headers;
+mod http1;
 mod posts;
 mod resets;
 mod session;

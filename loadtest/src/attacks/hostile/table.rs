@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::wire::Wire;
-use super::{Connection, bombs, crowds, floods, guesses, headers, posts, resets, slow};
+use super::{Connection, bombs, crowds, floods, guesses, headers, http1, posts, resets, slow};
 
 /// An attack: what each of its connections does, and how many there are.
 pub(crate) struct Attack {
@@ -98,7 +98,7 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::crowd("slow-bodies", "1,000 connections of a tenant, HTTP/1.1 bodies at a byte a second", 1000, connection!(slow::body)),
     Attack::crowd("slow-bodies-http2", "50 connections of a tenant, 50 HTTP/2 bodies on each at a byte a second", 50, connection!(slow::bodies)),
     Attack::flood("unread-answers", "pipelined HTTP/1.1 requests whose answers nobody reads", connection!(slow::unread)),
-    Attack::flood("zero-window", "HTTP/2 requests, and no window for their answers", connection!(slow::window)),
+    Attack::crowd("zero-window", "200 connections, 50 HTTP/2 requests on each, and no window for their answers", 200, connection!(slow::window)),
 
     Attack::flood("rapid-reset", "HTTP/2 requests reset at once, no key (CVE-2023-44487)", connection!(resets::rapid_stranger)),
     Attack::flood("rapid-reset-tenant", "the same by a tenant, with its key", connection!(resets::rapid_tenant)),
@@ -119,6 +119,11 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("many-headers-http2", "HTTP/2 heads with 2,000 headers", connection!(headers::http2_many)),
     Attack::flood("large-headers-http2", "HTTP/2 heads of 1 MiB", connection!(headers::http2_large)),
     Attack::flood("hpack-bomb", "HTTP/2 heads of 16 KB that become 60 MB", connection!(headers::hpack_bomb)),
+
+    Attack::flood("tiny-chunks", "HTTP/1.1 bodies of a tenant in chunks of a byte", connection!(http1::tiny_chunks)),
+    Attack::flood("chunk-extension", "HTTP/1.1 chunks of a tenant whose extension never ends", connection!(http1::chunk_extension)),
+    Attack::flood("trailers", "HTTP/1.1 trailers of a tenant that never end", connection!(http1::trailers)),
+    Attack::flood("empty-lines", "HTTP/1.1 empty lines in the place of a request", connection!(http1::empty_lines)),
 
     Attack::crowd("idle", "10,000 idle connections from one address", 10_000, connection!(crowds::idle)).spread_over(1),
     Attack::crowd("idle-spread", "10,000 idle connections from 250 addresses", 10_000, connection!(crowds::idle)),

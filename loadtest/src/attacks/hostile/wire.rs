@@ -77,7 +77,6 @@ impl Wire {
         loop {
             self.hold(every).await?;
             self.send(piece).await?;
-            self.attacker.tally.frames(0);
         }
     }
 
@@ -96,6 +95,19 @@ impl Wire {
         match tokio::time::timeout(time, ended).await {
             Ok(error) => Err(error),
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Reads what is there; an error when the edge has ended the connection.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        let mut some = [0; 512];
+        loop {
+            match self.stream.try_read(&mut some) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.note_status(some.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 
