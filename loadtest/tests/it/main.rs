@@ -35,6 +35,21 @@ fn every_protocol_is_answered_and_every_body_arrives_whole() {
 }
 
 #[test]
+fn connections_are_opened_anew_after_as_many_requests_as_asked() {
+    for protocol in ["otlp-grpc", "otlp-http"] {
+        let upstream = Upstream::start(&[]);
+        let report = run_against(&upstream, &["--protocol", protocol, "--renew-after", "10"]);
+        let [accepted, reconnects] =
+            ["accepted", "reconnects"].map(|of| report[of].as_u64().unwrap());
+        // The four first connections have 2, 5, 7 and 10 requests, and none that is open has had its last.
+        assert!(
+            (accepted / 10..=accepted / 10 + 4).contains(&reconnects),
+            "{protocol}: {report}"
+        );
+    }
+}
+
+#[test]
 fn an_upstream_that_answers_before_the_body_is_read_costs_no_request() {
     for protocol in PROTOCOLS {
         let upstream = Upstream::start(&["--early"]);
