@@ -82,6 +82,9 @@ impl Decoder {
                 State::Trailer { seen } => match line(buffer, TRAILER_MAX - seen)? {
                     None => return Ok(Decoded::More),
                     Some(line) if line.is_empty() => State::End,
+                    Some(line) if !is_field(&line) => {
+                        return Err(BadChunk("a trailer is not a header field"));
+                    }
                     Some(line) => State::Trailer {
                         seen: seen + line.len() + 2,
                     },
@@ -111,6 +114,18 @@ fn line(buffer: &mut BytesMut, max: usize) -> Result<Option<BytesMut>, BadChunk>
     }
     line.truncate(end - 1);
     Ok(Some(line))
+}
+
+/// Whether a line is `name: value` (RFC 9110 section 5): nothing of it is used, but what is no field may be the next request
+/// to somebody else.
+fn is_field(line: &[u8]) -> bool {
+    let mut parts = line.splitn(2, |byte| *byte == b':');
+    let (name, value) = (parts.next().unwrap_or_default(), parts.next());
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
+    !name.is_empty()
+        && name.iter().all(is_token)
+        && value.is_some_and(|value| value.iter().all(is_text))
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
@@ -188,6 +203,10 @@ mod tests {
             b"5 5\r\nhello\r\n",
             b"1234567890123456\r\n",
             b"0\r\nTrailer: x\n\r\n",
+            b"0\r\nGET / HTTP/1.1\r\n\r\n",
+            b"0\r\n: x\r\n\r\n",
+            b"0\r\nTrailer : x\r\n\r\n",
+            b"0\r\nTrailer: \0\r\n\r\n",
             b"5;a\r\r\nhello\r\n",
             &[b'1'; 300],
         ] {

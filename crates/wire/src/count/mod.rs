@@ -141,6 +141,11 @@ impl Counter {
                 self.field_ended()?;
                 continue;
             }
+            if let Some(after) = self.short_field(rest) {
+                rest = after;
+                self.field_ended()?;
+                continue;
+            }
             let before = rest.len();
             let number = self.varint.read(&mut rest);
             self.at += (before - rest.len()) as u64;
@@ -159,17 +164,44 @@ impl Counter {
         Ok(())
     }
 
+    /// Passes over a field that is all in `rest`, is not entered, and has a key and a length of one byte each: most fields
+    /// are like that, and need no state. Gives what comes after it, or `None` for all others, valid or not.
+    #[inline]
+    fn short_field<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let (&[key, length], content) = rest.split_first_chunk()?;
+        let between_fields = self.next == Next::Key && self.varint.is_empty();
+        let short = u64::from(key & 0x87) == LEN && key > 7 && length < 0x80;
+        if !between_fields || !short {
+            return None;
+        }
+        let after = content.get(usize::from(length)..)?;
+        let end = self.at + 2 + u64::from(length);
+        let step = self.step(u32::from(key >> 3));
+        if end > self.end || !matches!(step, Step::Skip | Step::Count) {
+            return None;
+        }
+        self.counted += u64::from(step == Step::Count);
+        self.at = end;
+        Some(after)
+    }
+
+    /// What to do with a field here.
+    #[inline]
+    fn step(&self, field: u32) -> Step {
+        if self.groups > 0 {
+            Step::Skip
+        } else {
+            self.format.step(self.depth, field)
+        }
+    }
+
     /// A field begins.
     fn key(&mut self, key: u64) -> Result<(), Uncounted> {
         let field = match u32::try_from(key) {
             Ok(key) if key >> 3 > 0 => key >> 3,
             _ => return Err(Uncounted::FieldNumber),
         };
-        let step = if self.groups > 0 {
-            Step::Skip
-        } else {
-            self.format.step(self.depth, field)
-        };
+        let step = self.step(field);
         let wire_type = key & 7;
         if step != Step::Skip && wire_type != LEN {
             return Err(Uncounted::WireType);
