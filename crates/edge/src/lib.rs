@@ -34,5 +34,5 @@ mod upstream_url;
 mod uses;
 mod worker;
 
-pub use app::{Running, StartError, UnknownListener, start, try_connections};
+pub use app::{ReloadError, Running, StartError, UnknownListener, start, try_connections};
 pub use config::Config;

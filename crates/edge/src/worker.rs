@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+use model::Signal;
 use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{ConnectionSettings, RequestLogSettings};
+use crate::config::{Config, ConnectionSettings, RequestLogSettings, UpstreamSettings};
 use crate::failures::Failures;
 use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
-use crate::upstream::Targets;
+use crate::protocol::Protocol;
+use crate::upstream::{Shared, Targets};
 use crate::uses::Uses;
 
 /// What a worker needs of the configuration on the request path.
@@ -36,6 +38,60 @@ pub(crate) struct Current {
     pub(crate) targets: Targets,
 }
 
+/// What each worker makes its [`Current`] of: one configuration, its files read and its TLS set up.
+pub(crate) struct Blueprint {
+    settings: Arc<Settings>,
+    upstreams: Vec<(String, UpstreamSettings)>,
+    routes: Vec<(Protocol, Signal, usize)>,
+    connectors: Vec<Arc<Shared>>,
+}
+
+impl Blueprint {
+    /// Reads the files that the upstreams name.
+    ///
+    /// # Errors
+    /// One line per upstream that cannot be set up.
+    pub(crate) fn new(config: &Config) -> Result<Self, Vec<String>> {
+        let (mut connectors, mut problems) = (Vec::new(), Vec::new());
+        for (name, upstream) in &config.upstreams {
+            match Shared::new(upstream) {
+                Ok(shared) => connectors.push(Arc::new(shared)),
+                Err(error) => problems.push(format!("upstreams.{name}: {error}")),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self {
+            settings: Arc::new(Settings {
+                body_max: config.body_max,
+                body_idle_max: config.body_idle_max,
+                suspend_grace: config.suspend_grace,
+                connections: config.connections.clone(),
+                request_log: config.request_log,
+                tenant_labels_max: config.tenant_labels_max,
+            }),
+            upstreams: config.upstreams.clone(),
+            routes: config.routes.clone(),
+            connectors,
+        })
+    }
+
+    /// Makes one worker's share of it, with connections of its own.
+    pub(crate) fn build(&self, metrics: &Metrics) -> Current {
+        Current {
+            settings: Arc::clone(&self.settings),
+            targets: Targets::new(
+                &self.upstreams,
+                &self.routes,
+                &self.connectors,
+                self.settings.body_idle_max,
+                &metrics.upstream_connections,
+            ),
+        }
+    }
+}
+
 /// What all workers have in common, as long as the process lives.
 #[derive(Clone)]
 pub(crate) struct Common {
@@ -44,7 +100,7 @@ pub(crate) struct Common {
     pub(crate) clock: Arc<Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log_limits: Arc<LogLimits>,
-    /// Cancelled when no new requests shall be taken.
+    /// Cancelled when the process is to end.
     pub(crate) draining: CancellationToken,
 }
 
@@ -99,6 +155,11 @@ impl Worker {
     pub(crate) fn may_log(&self, of: Of<'_>, cause: &'static str) -> bool {
         let per_minute = self.current().settings.request_log.failures_per_minute;
         self.log_limits.allow(of, cause, per_minute)
+    }
+
+    /// Serves the requests that begin from now on by another configuration.
+    pub(crate) fn replace(&self, current: Current) {
+        self.current.replace(Rc::new(current));
     }
 }
 

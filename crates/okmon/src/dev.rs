@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::Args;
 use control::OperatorToken;
 use model::{ApiKey, ScopeSet, TenantId, Verdict};
+use ops::inherited::Inherited;
 use ops::log::{Format, LogSettings};
 use serde::Serialize;
 use store::{Actor, DatabaseUrl, NewKey, NewTenant, OperatorScopes, Store};
@@ -124,7 +125,11 @@ async fn serve(args: &DevArgs) -> anyhow::Result<()> {
     let sink = tokio::spawn(Sink::default().serve(sink_listener, sink_stop.clone()));
     let control = control::start(args.listen("control", args.control_port).await?, store).await?;
     let text = edge_config(args, &kept.database_url, sink_address);
-    let mut edge = edge::start(edge::Config::parse("okmon dev", &text)?).await?;
+    let mut edge = edge::start(
+        edge::Config::parse("okmon dev", &text)?,
+        Inherited::default(),
+    )
+    .await?;
     edge.ready().await;
 
     let ready = Ready {

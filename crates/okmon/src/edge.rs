@@ -1,10 +1,21 @@
 //! `okmon edge` and `okmon check`: the data plane as a process, and its configuration looked at without one.
 
 use std::path::PathBuf;
+use std::pin::pin;
 
 use anyhow::Context as _;
 use clap::Args;
 use edge::Config;
+use ops::config_file::ConfigFile;
+use ops::inherited::Inherited;
+use ops::log::Logging;
+use ops::notify;
+use ops::signal::{Signal, Signals};
+use tracing::error;
+
+/// What `systemctl status` shows.
+const SERVING: &str = "serving";
+const REFUSED: &str = "serving by an older configuration: the file's is refused, the log says why";
 
 /// Flags of `okmon edge`.
 #[derive(Debug, Args)]
@@ -43,21 +54,75 @@ fn background() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start the runtime")
 }
 
-/// Runs the edge until SIGTERM or SIGINT.
+/// Runs the edge until SIGTERM or SIGINT. SIGHUP, or a change of the file, has it take over the file's new content.
 pub fn run(args: &EdgeArgs) -> anyhow::Result<()> {
+    // Before any thread is started, since it changes the environment.
+    let inherited = Inherited::from_environment().context("sockets that were handed over")?;
     let config = read(&args.config)?;
-    let _logging = ops::log::init(&config.log);
+    let logging = ops::log::init(&config.log);
     background()?.block_on(async {
-        let stop = ops::signal::stop_token()?;
-        let mut running = edge::start(config).await?;
-        tokio::select! {
-            () = stop.cancelled() => {
-                running.stop().await;
-                Ok(())
+        let mut signals = Signals::new()?;
+        let mut file = ConfigFile::new(&args.config);
+        let mut running = edge::start(config, inherited).await?;
+        let mut ready = pin!(running.ready());
+        let mut is_ready = false;
+        loop {
+            let what = tokio::select! {
+                () = ready.as_mut(), if !is_ready => {
+                    is_ready = true;
+                    notify::ready(SERVING);
+                    continue;
+                }
+                signal = signals.next() => signal,
+                () = file.changed(), if running.reloads_on_change() => Signal::Reload,
+                () = running.failed() => anyhow::bail!("a part of the edge ended by itself; see the log"),
+            };
+            match what {
+                Signal::Stop => break,
+                Signal::Reload => {
+                    notify::reloading();
+                    let status = reload(&mut running, args, &logging).await;
+                    // A reload ends with the word that begins the service; before that, the keys are still awaited.
+                    if is_ready {
+                        notify::ready(status);
+                    }
+                }
             }
-            () = running.failed() => anyhow::bail!("a part of the edge ended by itself; see the log"),
+        }
+        notify::stopping();
+        tokio::select! {
+            _ = running.stop() => Ok(()),
+            () = signals.stop() => anyhow::bail!("ended at once, as a second signal asked for"),
         }
     })
+}
+
+/// Takes over what the file says now, or says why not and leaves everything as it is.
+async fn reload(running: &mut edge::Running, args: &EdgeArgs, logging: &Logging) -> &'static str {
+    let taken = match read(&args.config) {
+        Ok(config) => {
+            let log = config.log.clone();
+            let taken = running.reload(config).await;
+            if taken.is_ok() {
+                logging.set_level(&log);
+            }
+            taken.map_err(anyhow::Error::from)
+        }
+        Err(error) => {
+            running.reload_failed();
+            Err(error)
+        }
+    };
+    let Err(error) = taken else {
+        return SERVING;
+    };
+    for problem in format!("{error:#}").lines() {
+        error!(
+            problem,
+            "the new configuration is refused, the old one stays in force"
+        );
+    }
+    REFUSED
 }
 
 /// Checks a configuration; prints every problem, or that there is none.

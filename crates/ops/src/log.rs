@@ -2,6 +2,7 @@
 //! output stays free for answers. Whoever logs never waits for who reads: lines that a slow reader leaves no room for are
 //! lost and counted.
 
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
@@ -60,17 +61,36 @@ impl LogSettings {
 }
 
 /// Writes what is logged for as long as it lives; dropping it writes what is left.
-#[derive(Debug)]
 #[must_use = "what is logged after its end may be lost"]
 pub struct Logging {
     _writing: Option<WorkerGuard>,
+    filter: Option<SetFilter>,
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+impl Logging {
+    /// Logs at the level of `settings` from now on, unless `OKMON_LOG` says otherwise. The format stays.
+    pub fn set_level(&self, settings: &LogSettings) {
+        if let Some(set) = &self.filter {
+            set(filter(settings));
+        }
+    }
+}
+
+impl fmt::Debug for Logging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logging").finish_non_exhaustive()
+    }
+}
+
+fn filter(settings: &LogSettings) -> EnvFilter {
+    EnvFilter::try_from_env("OKMON_LOG").unwrap_or_else(|_| EnvFilter::new(&settings.level))
 }
 
 /// Starts logging; the environment variable `OKMON_LOG` goes before the settings' level. A second call does nothing: tests
 /// start many servers in one process.
 pub fn init(settings: &LogSettings) -> Logging {
-    let filter =
-        EnvFilter::try_from_env("OKMON_LOG").unwrap_or_else(|_| EnvFilter::new(&settings.level));
     let terminal = std::io::stderr().is_terminal();
     let (writer, writing) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
@@ -79,7 +99,7 @@ pub fn init(settings: &LogSettings) -> Logging {
         .finish(std::io::stderr());
     let lost = writer.error_counter();
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(settings))
         .with_writer(writer)
         .with_ansi(terminal);
     let json = match settings.format {
@@ -87,18 +107,33 @@ pub fn init(settings: &LogSettings) -> Logging {
         Format::Text => false,
         Format::Json => true,
     };
-    let set = if json {
-        builder.json().flatten_event(true).try_init()
+    // A filter that cannot be set any more belongs to a subscriber that is gone.
+    let (set, filter): (_, SetFilter) = if json {
+        let builder = builder.json().flatten_event(true).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (
+            builder.try_init(),
+            Box::new(move |filter| drop(handle.reload(filter))),
+        )
     } else {
-        builder.try_init()
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        (
+            builder.try_init(),
+            Box::new(move |filter| drop(handle.reload(filter))),
+        )
     };
     // The only error is that a subscriber is set already.
     if set.is_err() {
-        return Logging { _writing: None };
+        return Logging {
+            _writing: None,
+            filter: None,
+        };
     }
     let _ = LOST.set(lost);
     Logging {
         _writing: Some(writing),
+        filter: Some(filter),
     }
 }
 

@@ -17,6 +17,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct DatabaseUrl {
     target: Target,
     shown: String,
+    /// As it was given; may hold a password.
+    text: String,
 }
 
 #[derive(Clone)]
@@ -61,6 +63,7 @@ impl DatabaseUrl {
         Ok(Self {
             target: Target::Postgres(options),
             shown,
+            text: text.to_owned(),
         })
     }
 
@@ -74,6 +77,7 @@ impl DatabaseUrl {
             return Ok(Self {
                 target: Target::Memory(options),
                 shown: text.to_owned(),
+                text: text.to_owned(),
             });
         }
         let path = options.get_filename();
@@ -90,7 +94,15 @@ impl DatabaseUrl {
         Ok(Self {
             target: Target::Sqlite(options),
             shown,
+            text: text.to_owned(),
         })
+    }
+}
+
+/// Equal when they were given alike, passwords included.
+impl PartialEq for DatabaseUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
     }
 }
 

@@ -3,7 +3,7 @@
 use ops::config::Section;
 
 /// The budget of failed authentications that each address has.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AuthFailureSettings {
     pub(crate) burst: u32,
     pub(crate) per_minute: u32,

@@ -12,7 +12,7 @@ use super::longer_than_0;
 const SNAPSHOT_FILE: &str = "/var/lib/okmon/edge-keys.snapshot";
 
 /// How keys are kept in memory.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct KeySettings {
     pub(crate) held_max: u32,
     pub(crate) reload_every: Duration,

@@ -6,6 +6,7 @@ mod connections;
 mod keys;
 mod listeners;
 mod log;
+mod runtime;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::log::RequestLogSettings;
+pub(crate) use self::runtime::{DrainSettings, RuntimeSettings};
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
 
@@ -40,9 +42,7 @@ pub struct Config {
     pub(crate) body_max: ByteSize,
     pub(crate) body_idle_max: Duration,
     pub(crate) connections: ConnectionSettings,
-    pub(crate) drain_max: Duration,
-    /// Worker threads; as many as there are cores when the file says 0.
-    pub(crate) workers: usize,
+    pub(crate) runtime: RuntimeSettings,
     pub(crate) upstreams: Vec<(String, UpstreamSettings)>,
     /// Protocol, signal and the upstream's place in `upstreams`.
     pub(crate) routes: Vec<(Protocol, Signal, usize)>,
@@ -84,10 +84,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let body_idle_max = longer_than_0(&limits, "body_idle_max", Duration::from_secs(30));
     limits.finish();
     let connections = connections::connections(&root.section("connections"));
-    let runtime = root.section("runtime");
-    let workers = runtime.or("workers", 0_u32);
-    let drain_max = runtime.or("drain_max", Duration::from_secs(20));
-    runtime.finish();
+    let runtime = runtime::runtime(&root.section("runtime"));
     Some(Config {
         listeners,
         ops_address,
@@ -99,11 +96,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         body_max,
         body_idle_max,
         connections,
-        drain_max,
-        workers: match workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n as usize,
-        },
+        runtime,
         upstreams,
         routes,
         log,

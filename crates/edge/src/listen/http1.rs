@@ -180,7 +180,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
     let mut out = SendQueue::default();
     let mut patience = Patience::default();
     loop {
-        let head = match read_head(&worker, &stream, &mut patience).await {
+        let head = match read_head(&worker, &peer, &stream, &mut patience).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {
@@ -210,7 +210,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         else {
             return;
         };
-        plan.keep_alive = plan.keep_alive && !worker.draining.is_cancelled() && can_drain(&stream);
+        plan.keep_alive =
+            plan.keep_alive && !peer.listener.draining.is_cancelled() && can_drain(&stream);
         let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {
             stream.borrow().socket.abort();
             return;
@@ -225,12 +226,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
 /// Reads the next request's head. `None` when the connection shall end without an answer.
 async fn read_head(
     worker: &Worker,
+    peer: &Peer,
     stream: &RefCell<Stream>,
     patience: &mut Patience,
 ) -> Result<Option<Head>, Refusal> {
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
-    let mut draining = pin!(worker.draining.cancelled());
+    let mut closing = pin!(peer.listener.closing.cancelled());
     patience.progress();
     poll_fn(|cx| {
         let mut stream = stream.borrow_mut();
@@ -242,7 +244,7 @@ async fn read_head(
             }
             let begun = !stream.buffer.is_empty();
             let Poll::Ready(read) = stream.poll_fill(cx, 0) else {
-                if !begun && draining.as_mut().poll(cx).is_ready() {
+                if !begun && closing.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ok(None));
                 }
                 let limit = if begun {

@@ -54,10 +54,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
         .keep_alive_interval(Some(settings.idle_timeout))
         .serve_connection(TokioIo::new(Ahead { stream, ahead }), service);
     let mut connection = pin!(connection);
+    let draining = peer.listener.draining.clone();
     tokio::select! {
         // How a connection ends is its streams' business; they are accounted one by one.
         _ = connection.as_mut() => return,
-        () = worker.draining.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
 }

@@ -11,27 +11,67 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use metrics::Gauge;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::io::ClientIo;
 use crate::config::ListenerSettings;
-use crate::worker::Worker;
+use crate::worker::{Blueprint, Worker};
 
 /// What a client with prior knowledge of HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A port for senders, from its opening until its last connection is over.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) name: String,
+    settings: ArcSwap<ListenerSettings>,
+    /// Cancelled when no connection shall take another request but one that is under way.
+    pub(crate) draining: CancellationToken,
+    /// Cancelled, after that, when requests that still come are refused.
+    pub(crate) closing: CancellationToken,
+}
+
+impl Listener {
+    /// A listener that ends with the process, or when it is told to.
+    pub(crate) fn new(
+        settings: ListenerSettings,
+        draining: CancellationToken,
+        closing: CancellationToken,
+    ) -> Self {
+        Self {
+            name: settings.name.clone(),
+            settings: ArcSwap::from_pointee(settings),
+            draining,
+            closing,
+        }
+    }
+
+    /// What it is set to now.
+    pub(crate) fn settings(&self) -> Arc<ListenerSettings> {
+        self.settings.load_full()
+    }
+
+    /// Sets it otherwise, for connections that are open too.
+    pub(crate) fn replace(&self, settings: ListenerSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+}
 
 /// The other end of a connection, and where it came in.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    pub(crate) listener: Arc<ListenerSettings>,
+    pub(crate) listener: Arc<Listener>,
 }
 
 /// A connection on its way to a worker.
@@ -41,10 +81,17 @@ pub(crate) struct Accepted {
     counted: Counted,
 }
 
-/// Where to hand connections to one worker.
+/// What a worker is told.
+pub(crate) enum ToWorker {
+    Connection(Accepted),
+    /// Another configuration; the sender is told when it is in force.
+    Configuration(Arc<Blueprint>, oneshot::Sender<()>),
+}
+
+/// Where to tell one worker.
 #[derive(Clone)]
 pub(crate) struct WorkerSender {
-    pub(crate) connections: UnboundedSender<Accepted>,
+    pub(crate) to_worker: UnboundedSender<ToWorker>,
     /// How many connections it has.
     pub(crate) load: Arc<AtomicUsize>,
 }
@@ -73,77 +120,106 @@ impl Drop for Counted {
     }
 }
 
-/// Accepts until `stop`, giving each connection to the worker with the fewest: long-lived gRPC connections would pile up
-/// on one core if the kernel dealt them out.
+/// Accepts until the listener drains, giving each connection to the worker with the fewest: long-lived gRPC connections would
+/// pile up on one core if the kernel dealt them out.
+///
+/// Connections that came before the end are taken over still, unless the socket outlives us (`inherited`): then they are left to
+/// who comes after.
 pub(crate) async fn accept(
-    listener: TcpListener,
-    settings: Arc<ListenerSettings>,
+    socket: TcpListener,
+    inherited: bool,
+    listener: Arc<Listener>,
     workers: Vec<WorkerSender>,
     metrics: Arc<crate::metrics::Metrics>,
-    stop: CancellationToken,
 ) {
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
+            biased;
+            accepted = socket.accept() => accepted,
+            () = listener.draining.cancelled() => break,
         };
-        let handed = accepted.and_then(|(stream, address)| {
-            stream.set_nodelay(true)?;
-            Ok((stream.into_std()?, address))
-        });
-        let (stream, address) = match handed {
-            Ok(accepted) => accepted,
+        // Most errors end with the connection that caused them; running out of descriptors does not, and must not become a
+        // busy loop.
+        let handed =
+            accepted.and_then(|accepted| hand_over(accepted, &listener, &workers, &metrics));
+        match handed {
+            Ok(Handed::Over) => {}
+            Ok(Handed::ToNobody) => return,
             Err(error) => {
-                // Most of these end with the connection that caused them; running out of descriptors does not, and must
-                // not become a busy loop.
-                warn!(listener = settings.name, %error, "a connection was not accepted");
+                warn!(listener = listener.name, %error, "a connection was not accepted");
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-                continue;
             }
-        };
-        metrics.connections_accepted.increment(1);
-        let Some(worker) = workers
-            .iter()
-            .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
-        else {
-            return;
-        };
-        let counted = Counted::new(&worker.load, &metrics.connections);
-        let peer = Peer {
-            address,
-            listener: Arc::clone(&settings),
-        };
-        // A worker that is gone has stopped; then so do we.
-        if worker
-            .connections
-            .send(Accepted {
-                stream,
-                peer,
-                counted,
-            })
-            .is_err()
-        {
+        }
+    }
+    if inherited {
+        return;
+    }
+    // Lets the runtime see what has come.
+    tokio::task::yield_now().await;
+    let waiting = || poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
+    while let Poll::Ready(Ok(accepted)) = waiting().await {
+        if hand_over(accepted, &listener, &workers, &metrics).is_err() {
             return;
         }
     }
 }
 
+/// What became of a connection.
+enum Handed {
+    Over,
+    /// The workers are gone; then so should be who accepts.
+    ToNobody,
+}
+
+fn hand_over(
+    (stream, address): (TcpStream, SocketAddr),
+    listener: &Arc<Listener>,
+    workers: &[WorkerSender],
+    metrics: &crate::metrics::Metrics,
+) -> std::io::Result<Handed> {
+    stream.set_nodelay(true)?;
+    let stream = stream.into_std()?;
+    metrics.connections_accepted.increment(1);
+    let Some(worker) = workers
+        .iter()
+        .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
+    else {
+        return Ok(Handed::ToNobody);
+    };
+    let accepted = Accepted {
+        stream,
+        peer: Peer {
+            address,
+            listener: Arc::clone(listener),
+        },
+        counted: Counted::new(&worker.load, &metrics.connections),
+    };
+    Ok(
+        match worker.to_worker.send(ToWorker::Connection(accepted)) {
+            Ok(()) => Handed::Over,
+            Err(_) => Handed::ToNobody,
+        },
+    )
+}
+
 /// Serves what is handed to a worker, each connection in a task of its own on the worker's runtime.
-pub(crate) async fn serve_accepted(
-    worker: Rc<Worker>,
-    mut connections: UnboundedReceiver<Accepted>,
-) {
+pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiver<ToWorker>) {
     let mut tasks = tokio::task::JoinSet::new();
     loop {
         tokio::select! {
-            accepted = connections.recv() => match accepted {
-                Some(accepted) => {
+            next = told.recv() => match next {
+                Some(ToWorker::Connection(accepted)) => {
                     let worker = Rc::clone(&worker);
                     tasks.spawn_local(async move {
                         let Accepted { stream, peer, counted } = accepted;
                         serve(worker, peer, stream).await;
                         drop(counted);
                     });
+                }
+                Some(ToWorker::Configuration(blueprint, done)) => {
+                    worker.replace(blueprint.build(&worker.metrics));
+                    // Who asked may have stopped waiting.
+                    let _ = done.send(());
                 }
                 None => break,
             },
@@ -159,7 +235,10 @@ async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
     };
     let mut stream = ClientIo::Plain(stream);
     let limit = worker.current().settings.connections.head_timeout;
-    let sniffed = tokio::time::timeout(limit, sniff(&mut stream)).await;
+    let sniffed = tokio::select! {
+        sniffed = tokio::time::timeout(limit, sniff(&mut stream)) => sniffed,
+        () = peer.listener.closing.cancelled() => return,
+    };
     let Ok(Some((is_http2, ahead))) = sniffed else {
         return;
     };

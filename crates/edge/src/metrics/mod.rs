@@ -1,6 +1,7 @@
 //! Every metric of the edge: name, help, labels and buckets in one struct of handles, registered at start with all known
 //! label values at zero. The request path holds handles and never looks a name up.
 
+mod config;
 mod keys;
 mod tenants;
 
@@ -13,6 +14,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use model::Signal;
 
+use self::config::ConfigMetrics;
 pub(crate) use self::keys::UseMetrics;
 pub(crate) use self::tenants::{OfTenant, TenantMetrics};
 use crate::protocol::Protocol;
@@ -94,6 +96,7 @@ pub(crate) struct Metrics {
     pub(crate) key_database_up: Gauge,
     pub(crate) key_snapshot_bytes: Gauge,
     pub(crate) key_snapshot_errors: Counter,
+    pub(crate) config: ConfigMetrics,
     pub(crate) uses: UseMetrics,
     pub(crate) auth_budgets_exhausted: Counter,
     pub(crate) auth_addresses: Gauge,
@@ -161,6 +164,7 @@ impl Metrics {
             key_database_up: gauge!("okmon_edge_key_database_up"),
             key_snapshot_bytes: gauge!("okmon_edge_key_snapshot_bytes"),
             key_snapshot_errors: counter!("okmon_edge_key_snapshot_errors_total"),
+            config: ConfigMetrics::register(),
             uses: UseMetrics::register(),
             auth_budgets_exhausted: counter!("okmon_edge_auth_budget_exhausted_total"),
             auth_addresses: gauge!("okmon_edge_auth_addresses"),

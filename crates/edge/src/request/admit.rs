@@ -7,8 +7,9 @@ use ops::config::ByteSize;
 
 use super::authenticate::Caller;
 use super::route::{Media, Routed};
+use crate::listen::Peer;
 use crate::refusal::Refusal;
-use crate::worker::{Settings, Worker};
+use crate::worker::Settings;
 
 /// A request that will be forwarded.
 pub(crate) struct Admitted {
@@ -23,13 +24,13 @@ pub(crate) struct Admitted {
 
 /// Decides by the headers alone.
 pub(crate) fn admit(
-    worker: &Worker,
+    peer: &Peer,
     settings: &Settings,
     routed: Routed,
     caller: Caller,
     parts: &Parts,
 ) -> Result<Admitted, Refusal> {
-    if worker.draining.is_cancelled() {
+    if peer.listener.closing.is_cancelled() {
         return Err(Refusal::Draining);
     }
     let media = routed.media(parts)?;

@@ -227,7 +227,7 @@ async fn check_tenant(
 ) -> Result<(), Refusal> {
     let agrees = |value: &HeaderValue| value.as_bytes().trim_ascii() == tenant.as_str().as_bytes();
     if !headers.get_all(&TENANT).iter().all(agrees) {
-        match peer.listener.tenant_header {
+        match peer.listener.settings().tenant_header {
             TenantHeader::Strict => return Err(Refusal::TenantMismatch),
             TenantHeader::Ignore => worker.metrics.tenant_headers_ignored.increment(1),
         }

@@ -46,7 +46,7 @@ pub(crate) async fn serve(
         let whose = entry.whose();
         let caller =
             authenticate::authenticate(worker, settings, peer, &routed, headers, at, whose).await?;
-        let admitted = admit::admit(worker, settings, routed, caller, &parts)?;
+        let admitted = admit::admit(peer, settings, routed, caller, &parts)?;
         forward::forward(worker, settings, admitted, parts, body, entry.tally()).await
     }
     .await;

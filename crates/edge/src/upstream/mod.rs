@@ -17,7 +17,7 @@ use http_body::Frame;
 use metrics::Counter;
 use model::Signal;
 
-pub(crate) use self::connect::{Connector, Shared, TlsError};
+pub(crate) use self::connect::{Connector, Shared};
 use crate::config::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::{Protocol, loki_push, otlp_grpc, remote_write};
 use crate::refusal::Refusal;

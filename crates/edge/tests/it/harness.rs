@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) tenant_labels: u32,
     /// How many failed authentications an address may bring at once; they are forgiven at one a minute.
     pub(crate) auth_failures: u32,
+    /// Lines for the section `[runtime]`.
+    pub(crate) runtime: &'static str,
 }
 
 impl Setup {
@@ -80,6 +82,7 @@ impl Setup {
         poll_every: "100ms",
         tenant_labels: 1000,
         auth_failures: 1_000_000,
+        runtime: "",
     };
 
     /// For tests of waiting that ends.
@@ -152,6 +155,27 @@ impl World {
             setup,
             directory,
         }
+    }
+
+    /// Has the edge take over its configuration with what `change` makes of the text.
+    pub(crate) async fn reload(&mut self, change: impl Fn(String) -> String) -> Result<(), String> {
+        let snapshot = self.directory.path().join(SNAPSHOT);
+        let text = config(&self.database(), &self.upstream_url, self.setup, &snapshot);
+        let changed = change(text.clone());
+        assert_ne!(changed, text, "the change changes nothing");
+        let config = edge::Config::parse("test", &changed).unwrap();
+        let edge = self.edge.as_mut().expect("a running edge");
+        edge.reload(config).await.map_err(|error| error.to_string())
+    }
+
+    /// Where a listener listens, if there is one of this name.
+    pub(crate) fn listener(&self, name: &str) -> Option<SocketAddr> {
+        self.edge.as_ref()?.listener(name).ok()
+    }
+
+    /// Tells the edge to stop; how many connections it cut off, when it has.
+    pub(crate) fn stopping(&mut self) -> tokio::task::JoinHandle<usize> {
+        tokio::spawn(self.edge.take().expect("a running edge").stop())
     }
 
     /// Stops the edge as an operator would.
@@ -237,9 +261,12 @@ async fn start_edge(
     directory: &Path,
 ) -> edge::Running {
     let config = config(database, upstream, setup, &directory.join(SNAPSHOT));
-    let edge = edge::start(edge::Config::parse("test", &config).unwrap())
-        .await
-        .unwrap();
+    let edge = edge::start(
+        edge::Config::parse("test", &config).unwrap(),
+        ops::inherited::Inherited::default(),
+    )
+    .await
+    .unwrap();
     edge.ready().await;
     edge
 }
@@ -302,13 +329,14 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         poll_every,
         tenant_labels,
         auth_failures,
+        runtime,
     } = setup;
     let snapshot = snapshot.display();
     format!(
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
          [ops]\naddress = '127.0.0.1:0'\ntenant_labels_max = {tenant_labels}\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
          [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
-         [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n\
+         [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n{runtime}\n\
          [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\
          [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nresponse_timeout = '{response_timeout}'\n\
          [upstreams.loki]\nurl = '{upstream}'\nkind = 'loki'\nresponse_timeout = '{response_timeout}'\n\

@@ -11,6 +11,7 @@
 mod answers;
 mod any_headers;
 mod credentials;
+mod drain;
 mod failures;
 mod framing;
 mod harness;
@@ -21,6 +22,7 @@ mod oversize;
 mod paths;
 mod reframe;
 mod refusals;
+mod reload;
 mod routes;
 mod seeing_outcomes;
 mod seeing_request_id;

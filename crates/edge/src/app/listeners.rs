@@ -1,0 +1,214 @@
+//! The ports that are open: which sockets they use, and how ports come and go while others serve on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ops::inherited::Inherited;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::StartError;
+use super::workers::Workers;
+use crate::config::ListenerSettings;
+use crate::listen::{self, Listener};
+use crate::metrics::Metrics;
+
+/// All listeners, and the sockets that outlive them.
+pub(super) struct Listeners {
+    open: Vec<Open>,
+    inherited: Inherited,
+    draining: CancellationToken,
+    closing: CancellationToken,
+    accepting: JoinSet<()>,
+}
+
+struct Open {
+    listener: Arc<Listener>,
+    /// Where it listens; the configuration may have said port 0.
+    address: SocketAddr,
+    /// What the configuration said.
+    configured: SocketAddr,
+}
+
+/// A socket that nobody accepts from yet.
+pub(super) struct Opened {
+    settings: ListenerSettings,
+    socket: TcpListener,
+    inherited: bool,
+    address: SocketAddr,
+}
+
+/// Takes over the inherited socket for `address`, or opens one. Says which.
+pub(super) fn open(
+    name: &str,
+    address: SocketAddr,
+    inherited: &mut Inherited,
+) -> Result<(TcpListener, bool), StartError> {
+    let mut opening = || match inherited.find(name, address)? {
+        Some(socket) => Ok((TcpListener::from_std(socket)?, true)),
+        None => Ok((bind(address)?, false)),
+    };
+    opening().map_err(|source| StartError::Listen {
+        name: name.to_owned(),
+        address,
+        source,
+    })
+}
+
+/// As `TcpListener::bind`, with room for as many waiting connections as the kernel allows: a burst of reconnects after a
+/// restart is larger than the usual 1024.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(65_535)
+}
+
+impl Listeners {
+    /// None yet. They end with `draining` and `closing`.
+    pub(super) fn new(
+        inherited: Inherited,
+        draining: &CancellationToken,
+        closing: &CancellationToken,
+    ) -> Self {
+        Self {
+            open: Vec::new(),
+            inherited,
+            draining: draining.clone(),
+            closing: closing.clone(),
+            accepting: JoinSet::new(),
+        }
+    }
+
+    /// Opens sockets for those of `wanted` that are not open at their address yet.
+    ///
+    /// # Errors
+    /// One line per address that cannot be listened on; then none is kept.
+    pub(super) fn open_new(
+        &mut self,
+        wanted: &[ListenerSettings],
+    ) -> Result<Vec<Opened>, Vec<String>> {
+        let (mut opened, mut problems) = (Vec::new(), Vec::new());
+        for settings in wanted {
+            if self.open.iter().any(|open| open.is_of(settings)) {
+                continue;
+            }
+            let (name, address) = (&settings.name, settings.address);
+            let socket =
+                open(name, address, &mut self.inherited).and_then(|(socket, inherited)| {
+                    let address = socket.local_addr()?;
+                    Ok(Opened {
+                        settings: settings.clone(),
+                        socket,
+                        inherited,
+                        address,
+                    })
+                });
+            match socket {
+                Ok(socket) => opened.push(socket),
+                Err(error) => problems.push(error.to_string()),
+            }
+        }
+        if problems.is_empty() {
+            Ok(opened)
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Checks that every inherited socket has found its listener.
+    pub(super) fn nothing_left(&self) -> Result<(), StartError> {
+        let left = self.inherited.left();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(StartError::Inherited(left.join(", ")))
+        }
+    }
+
+    /// Begins to accept from sockets that were opened.
+    pub(super) fn accept(
+        &mut self,
+        opened: Vec<Opened>,
+        workers: &Workers,
+        metrics: &Arc<Metrics>,
+    ) {
+        for opened in opened {
+            let configured = opened.settings.address;
+            let listener = Arc::new(Listener::new(
+                opened.settings,
+                self.draining.child_token(),
+                self.closing.child_token(),
+            ));
+            self.accepting.spawn(listen::accept(
+                opened.socket,
+                opened.inherited,
+                Arc::clone(&listener),
+                workers.senders(),
+                Arc::clone(metrics),
+            ));
+            self.open.push(Open {
+                listener,
+                address: opened.address,
+                configured,
+            });
+        }
+    }
+
+    /// Sets those that stay as `wanted` says, and lets those that `wanted` has no more end: idle connections after
+    /// `drain_idle`, the others with their requests.
+    pub(super) fn keep(&mut self, wanted: &[ListenerSettings], drain_idle: Duration) {
+        self.open.retain(|open| {
+            let stays = wanted.iter().find(|settings| open.is_of(settings));
+            if let Some(settings) = stays {
+                open.listener.replace(settings.clone());
+                return true;
+            }
+            info!(listener = open.listener.name, address = %open.address, "a listener ends");
+            open.listener.draining.cancel();
+            let closing = open.listener.closing.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(drain_idle).await;
+                closing.cancel();
+            });
+            false
+        });
+    }
+
+    /// Names and addresses.
+    pub(super) fn addresses(&self) -> Vec<(&str, SocketAddr)> {
+        let all = self.open.iter();
+        all.map(|open| (open.listener.name.as_str(), open.address))
+            .collect()
+    }
+
+    /// Waits until one stops accepting that was not told to.
+    pub(super) async fn failed(&mut self) {
+        loop {
+            match self.accepting.join_next().await {
+                // One that was removed has ended as it should.
+                Some(Ok(())) if self.accepting.len() >= self.open.len() => {}
+                Some(_) => return,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Waits until nobody accepts any more.
+    pub(super) async fn ended(&mut self) {
+        while self.accepting.join_next().await.is_some() {}
+    }
+}
+
+impl Open {
+    fn is_of(&self, settings: &ListenerSettings) -> bool {
+        self.listener.name == settings.name && self.configured == settings.address
+    }
+}

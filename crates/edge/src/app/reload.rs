@@ -1,0 +1,71 @@
+//! Another configuration in place of the one in force: built whole beside it, then swapped in, or refused whole.
+
+use tracing::info;
+
+use super::Running;
+use crate::config::Config;
+use crate::worker::Blueprint;
+
+/// Why a configuration was not taken over. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ReloadError(Vec<String>);
+
+impl Running {
+    /// Serves by `config` from now on. Requests in flight end as they began; HTTP/2 connections keep their connection's own
+    /// limits.
+    ///
+    /// # Errors
+    /// When it changes what cannot be changed while the process runs, or something it names cannot be had: one line each.
+    pub async fn reload(&mut self, config: Config) -> Result<(), ReloadError> {
+        let taken = self.take_over(config).await;
+        self.metrics.config.loaded(taken.is_ok());
+        taken
+    }
+
+    /// Says that a configuration could not even be read.
+    pub fn reload_failed(&self) {
+        self.metrics.config.loaded(false);
+    }
+
+    async fn take_over(&mut self, config: Config) -> Result<(), ReloadError> {
+        let mut problems = fixed(&self.config, &config);
+        let opened = self.listeners.open_new(&config.listeners);
+        let blueprint = Blueprint::new(&config);
+        let (opened, blueprint) = match (opened, blueprint) {
+            (Ok(opened), Ok(blueprint)) if problems.is_empty() => (opened, blueprint),
+            (opened, blueprint) => {
+                problems.extend(opened.err().into_iter().flatten());
+                problems.extend(blueprint.err().into_iter().flatten());
+                return Err(ReloadError(problems));
+            }
+        };
+        self.workers.replace(blueprint).await;
+        self.listeners
+            .keep(&config.listeners, config.runtime.drain.idle);
+        self.listeners.accept(opened, &self.workers, &self.metrics);
+        self.config = config;
+        info!(addresses = ?self.listeners.addresses(), "the configuration was replaced");
+        Ok(())
+    }
+}
+
+/// What is set differently and cannot be while the process runs: the keys in memory and their database are built around it.
+fn fixed(old: &Config, new: &Config) -> Vec<String> {
+    let database =
+        old.database == new.database && old.database_connections == new.database_connections;
+    let fixed = [
+        ("database", database),
+        ("keys", old.keys == new.keys),
+        ("auth_failures", old.auth_failures == new.auth_failures),
+        ("ops.address", old.ops_address == new.ops_address),
+        (
+            "runtime.workers",
+            old.runtime.workers == new.runtime.workers,
+        ),
+    ];
+    let changed = fixed.into_iter().filter(|(_, same)| !same);
+    changed
+        .map(|(what, _)| format!("{what}: cannot change while the process runs: restart it"))
+        .collect()
+}

@@ -1,0 +1,57 @@
+//! The end: senders are told before they are refused, and refused before they are cut off.
+
+use tracing::{info, warn};
+
+use super::Running;
+use crate::config::DrainSettings;
+
+impl Running {
+    /// Stops: says so on `/readyz`, goes on accepting for `runtime.drain_delay`, lets connections without a request wait for
+    /// `runtime.drain_idle`, answers what is in flight for up to `runtime.drain_max`, then ends.
+    ///
+    /// How many connections were cut off.
+    pub async fn stop(self) -> usize {
+        let Self {
+            config,
+            mut listeners,
+            mut workers,
+            readiness,
+            mut tasks,
+            draining,
+            closing,
+            stop,
+            ..
+        } = self;
+        let DrainSettings { delay, idle, max } = config.runtime.drain;
+        readiness.blocked_by("draining", "the process was told to stop");
+        info!(connections = workers.connections(), "the edge stops");
+        tokio::time::sleep(delay).await;
+        draining.cancel();
+        listeners.ended().await;
+        let closes = async {
+            tokio::time::sleep(idle).await;
+            closing.cancel();
+            std::future::pending::<()>().await;
+        };
+        let left = {
+            let ended = async {
+                workers.ended().await;
+                0
+            };
+            tokio::select! {
+                left = tokio::time::timeout(max, ended) => left.ok(),
+                () = closes => None,
+            }
+        };
+        let cut_off = left.unwrap_or_else(|| workers.connections());
+        if cut_off > 0 {
+            warn!(
+                connections = cut_off,
+                "cut off: their requests took longer than runtime.drain_max"
+            );
+        }
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+        cut_off
+    }
+}
