@@ -71,6 +71,22 @@ pub(crate) fn pinned_idle(core: u32, program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// The program of `command` with as many open files as this machine lets it have, which by default are few.
+pub(crate) fn with_many_files(command: &Command) -> anyhow::Result<Command> {
+    let limits = fs::read_to_string("/proc/self/limits").context("/proc/self/limits")?;
+    let files = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+        .and_then(|line| line.split_whitespace().nth(1))
+        .context("/proc/self/limits: no open files")?;
+    let mut raised = Command::new("prlimit");
+    raised
+        .arg(format!("--nofile={files}:{files}"))
+        .arg(command.get_program())
+        .args(command.get_args());
+    Ok(raised)
+}
+
 impl Group {
     /// Starts `command` as the leader of a new group, with everything it prints in the file `log`.
     pub(crate) fn start(mut command: Command, log: PathBuf) -> anyhow::Result<Self> {

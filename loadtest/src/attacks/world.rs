@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::Args;
 use super::hostile::{self, Attack};
 use crate::generator;
-use crate::process::{cpu_time_of, forget_peak, memory_bytes_of, pinned, pinned_idle};
+use crate::process::{
+    cpu_time_of, forget_peak, memory_bytes_of, pinned, pinned_idle, with_many_files,
+};
 use crate::site;
 use crate::stand::{Edge, Stand};
 
@@ -109,14 +111,14 @@ impl World {
             Victim::Witness => &self.witness,
         };
         let program = std::env::current_exe()?;
-        let mut command = if self.args.quick {
+        let command = if self.args.quick {
             // On a busy machine the class `idle` may not come to anything.
             pinned(self.args.place.load_core, program)
         } else {
             pinned_idle(self.args.place.load_core, program)
         };
         let seconds = (self.args.window * windows).as_secs_f64();
-        command
+        with_many_files(&command)?
             .args(["attack", attack.name, "--json"])
             .args(["--target", &edge.address.to_string()])
             .args(["--key", &self.stand.other.key])
@@ -124,7 +126,7 @@ impl World {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .context("chrt (Debian package util-linux)")
+            .context("prlimit (Debian package util-linux)")
     }
 
     fn load(

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::attacks::hostile::{Attack, CROWDS};
 use crate::document::{self, Machine, Publication, mebibytes};
-use crate::process::{cpu_time_of, memory_bytes_of, pinned};
+use crate::process::{cpu_time_of, memory_bytes_of, pinned, with_many_files};
 use crate::stand::{Edge, Place, Stand};
 
 /// What has not happened by then will not happen.
@@ -24,7 +24,7 @@ const FEW: u16 = 50;
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
-    /// Connections of each kind. This needs twice as many open files, and the edge as many.
+    /// Connections of each kind. The hard limit of open files must be higher; `ulimit -Hn` shows it.
     #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
     /// Until what was needed to open them is given back, and for how long they are watched doing nothing.
@@ -94,7 +94,8 @@ impl Crowd {
         kind: &Attack,
         count: u16,
     ) -> anyhow::Result<Self> {
-        let mut command = pinned(args.place.load_core, std::env::current_exe()?);
+        let command = pinned(args.place.load_core, std::env::current_exe()?);
+        let mut command = with_many_files(&command)?;
         command
             .args(["attack", kind.name, "--target", &edge.address.to_string()])
             .args(["--key", &stand.good.key, "--seconds", "3600"])
@@ -104,7 +105,7 @@ impl Crowd {
         let crowd = Self(
             command
                 .spawn()
-                .context("taskset (Debian package util-linux)")?,
+                .context("prlimit (Debian package util-linux)")?,
         );
         await_connections(edge, count)?;
         Ok(crowd)
