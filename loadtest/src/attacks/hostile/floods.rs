@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::frames::{Kind, PAYLOAD_BYTES_MAX, frame, literal, number};
+use super::frames::{Kind, PADDED, PAYLOAD_BYTES_MAX, frame, literal, number};
 use super::session::{Session, export};
 use super::wire::Wire;
 
@@ -63,14 +63,33 @@ pub(super) async fn window_update(wire: Wire) -> io::Result<()> {
     }
 }
 
-/// A body of nothing.
-pub(super) async fn empty_data(wire: Wire) -> io::Result<()> {
+async fn data(wire: Wire, flags: u8, payload: &[u8]) -> io::Result<()> {
     let mut session = Session::open(wire, &[]).await?;
     let stream = session.open_export().await?;
-    let batch = one(Kind::Data, stream, &[]).repeat(256);
+    let mut batch = Vec::new();
+    for _ in 0..BATCH {
+        frame(&mut batch, Kind::Data, flags, stream, payload);
+    }
     loop {
+        // What the windows do not let through would be answered by an end for another reason.
+        session.take_room(payload.len() << 8).await?;
         session.send(&batch, BATCH).await?;
     }
+}
+
+/// A body of nothing.
+pub(super) async fn empty_data(wire: Wire) -> io::Result<()> {
+    data(wire, 0, &[]).await
+}
+
+/// A body of nothing but padding of nothing.
+pub(super) async fn padded_data(wire: Wire) -> io::Result<()> {
+    data(wire, PADDED, &[0]).await
+}
+
+/// A body of a byte in each frame.
+pub(super) async fn tiny_data(wire: Wire) -> io::Result<()> {
+    data(wire, 0, b"a").await
 }
 
 async fn continuation(wire: Wire, payload: &[u8], batch: usize) -> io::Result<()> {

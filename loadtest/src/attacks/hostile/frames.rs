@@ -11,6 +11,7 @@ pub(super) const HEADER_BYTES: usize = 9;
 pub(super) const END_STREAM: u8 = 0x1;
 pub(super) const ACK: u8 = 0x1;
 pub(super) const END_HEADERS: u8 = 0x4;
+pub(super) const PADDED: u8 = 0x8;
 
 pub(super) const INITIAL_WINDOW_SIZE: u16 = 0x4;
 /// `CANCEL`, with which a client takes a request back.

@@ -18,7 +18,7 @@ pub(super) struct Session {
     incoming: BytesMut,
     /// The stream for the next request.
     next_stream: u32,
-    /// What the edge lets a stream send at first, and all of the connection now.
+    /// What the edge lets the one stream send that is open, and all of the connection.
     pub(super) stream_window: i64,
     pub(super) connection_window: i64,
     /// Streams answered so far.
@@ -125,6 +125,17 @@ impl Session {
         Ok(())
     }
 
+    /// Takes room for `bytes` of a body from the windows, where there is one stream, and waits until they have it.
+    pub(super) async fn take_room(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        while self.stream_window.min(self.connection_window) < bytes {
+            self.listen().await?;
+        }
+        self.stream_window -= bytes;
+        self.connection_window -= bytes;
+        Ok(())
+    }
+
     /// Reads what is there.
     fn drain(&mut self) -> io::Result<()> {
         loop {
@@ -172,6 +183,9 @@ impl Session {
                 }
                 kind if kind == Kind::WindowUpdate as u8 && connection => {
                     self.connection_window += i64::from(word(&payload, 0));
+                }
+                kind if kind == Kind::WindowUpdate as u8 => {
+                    self.stream_window += i64::from(word(&payload, 0));
                 }
                 kind if kind == Kind::GoAway as u8 => {
                     let code = word(&payload, 4);

@@ -110,8 +110,10 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("ping-unread", "PING frames, their answers unread", connection!(floods::ping_unread)),
     Attack::flood("settings", "SETTINGS frames", connection!(floods::settings)),
     Attack::flood("priority", "PRIORITY frames", connection!(floods::priority)),
-    Attack::flood("window-update", "WINDOW_UPDATE frames of a byte each", connection!(floods::window_update)),
-    Attack::flood("empty-data", "empty DATA frames", connection!(floods::empty_data)),
+    Attack::flood("window-update", "WINDOW_UPDATE frames of a tenant, a byte each", connection!(floods::window_update)),
+    Attack::flood("empty-data", "empty DATA frames of a tenant", connection!(floods::empty_data)),
+    Attack::flood("padded-data", "DATA frames of a tenant with padding and no data", connection!(floods::padded_data)),
+    Attack::flood("tiny-data", "DATA frames of a tenant with a byte each", connection!(floods::tiny_data)),
     Attack::flood("unknown-frames", "frames of a type that nobody knows", connection!(floods::unknown)),
 
     Attack::flood("many-headers", "HTTP/1.1 heads with 2,000 headers", connection!(headers::http1_many)),
