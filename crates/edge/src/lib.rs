@@ -7,7 +7,8 @@
 //!    2. `request::authenticate`: credential to caller, from memory ([`keys`]); [`failures`] bounds what wrong keys cost;
 //!    3. `request::admit`: what this caller may send now;
 //!    4. `request::forward`: headers by allow-list, tenant set, body streamed to the [`upstream`], its answer back;
-//!    5. `request::account`: exactly one outcome; `request::tell`: what is written down of it, within [`log_limits`].
+//!    5. `request::account`: exactly one outcome; `request::tell`: what is written down of it, within [`log_limits`] and
+//!       as [`spans`].
 //!
 //!    Which keys were used, and by whom, is written down by [`uses`].
 //! 3. A step that refuses gives a row of the table in [`refusal`], which [`protocol`] writes as the sender expects it.
@@ -29,6 +30,7 @@ mod protocol;
 mod refusal;
 mod request;
 mod send_queue;
+mod spans;
 mod upstream;
 mod upstream_url;
 mod uses;

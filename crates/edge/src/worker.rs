@@ -19,6 +19,7 @@ use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
+use crate::spans::Spans;
 use crate::upstream::{Shared, Targets};
 use crate::uses::Uses;
 
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) connections: ConnectionSettings,
     pub(crate) request_log: RequestLogSettings,
     pub(crate) tenant_labels_max: u32,
+    /// `None` where no spans are made.
+    pub(crate) spans: Option<Spans>,
 }
 
 /// What a configuration makes of a worker. A reload puts another in its place; a request keeps the one it began with.
@@ -47,11 +50,11 @@ pub(crate) struct Blueprint {
 }
 
 impl Blueprint {
-    /// Reads the files that the upstreams name.
+    /// Reads the files that the upstreams name. `spans` is where spans go.
     ///
     /// # Errors
     /// One line per upstream that cannot be set up.
-    pub(crate) fn new(config: &Config) -> Result<Self, Vec<String>> {
+    pub(crate) fn new(config: &Config, spans: Option<Spans>) -> Result<Self, Vec<String>> {
         let (mut connectors, mut problems) = (Vec::new(), Vec::new());
         for (name, upstream) in &config.upstreams {
             match Shared::new(upstream) {
@@ -70,6 +73,7 @@ impl Blueprint {
                 connections: config.connections.clone(),
                 request_log: config.request_log,
                 tenant_labels_max: config.tenant_labels_max,
+                spans,
             }),
             upstreams: config.upstreams.clone(),
             routes: config.routes.clone(),

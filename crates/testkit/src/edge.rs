@@ -43,6 +43,8 @@ pub struct Settings {
     pub snapshot: &'static str,
     /// As `RUST_LOG` would say it.
     pub log: &'static str,
+    /// Lines for the section `[log]`, such as `accepted_one_in = 1`.
+    pub log_lines: &'static str,
     /// What goes before the command, such as `taskset -c 0`.
     pub before: Vec<String>,
     /// For its environment.
@@ -61,6 +63,7 @@ impl Settings {
             sections: String::new(),
             snapshot: "keys.snapshot",
             log: "info",
+            log_lines: "",
             before: Vec::new(),
             environment: Vec::new(),
         }
@@ -106,6 +109,7 @@ impl Edge {
             sections,
             snapshot,
             log,
+            log_lines,
             ..
         } = &self.settings;
         let file = match *snapshot {
@@ -114,7 +118,7 @@ impl Edge {
         };
         let mut config = format!(
             "[listeners.all]\naddress = \"127.0.0.1:{}\"\n\n\
-             [ops]\naddress = \"127.0.0.1:{}\"\n\n[log]\nlevel = \"{log}\"\n\n\
+             [ops]\naddress = \"127.0.0.1:{}\"\n\n[log]\nlevel = \"{log}\"\n{log_lines}\n\n\
              [database]\nurl = \"{database_url}\"\n\n\
              [keys]\nsnapshot_file = \"{file}\"\n{keys}\n\n\
              # Everybody here has the same address: one who guesses must not use up the others' budget.\n\

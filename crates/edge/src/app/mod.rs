@@ -31,6 +31,7 @@ use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
 use crate::log_limits::{self, LogLimits};
 use crate::metrics::Metrics;
+use crate::spans::SpanExports;
 use crate::upstream;
 use crate::uses;
 use crate::worker::{Blueprint, Common};
@@ -83,6 +84,7 @@ pub struct Running {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     tasks: JoinSet<()>,
+    exports: SpanExports,
     /// Cancelled first: connections take no further requests.
     draining: CancellationToken,
     /// Then this: requests that still come are refused.
@@ -153,7 +155,10 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
         log_limits,
         draining: draining.clone(),
     };
-    let blueprint = Blueprint::new(&config).map_err(StartError::Configuration)?;
+    let mut exports = SpanExports::new(&metrics.spans, &stop);
+    let spans = exports.start(config.spans.as_ref());
+    let spans = spans.map_err(|problem| StartError::Configuration(vec![problem]))?;
+    let blueprint = Blueprint::new(&config, spans).map_err(StartError::Configuration)?;
     let workers = Workers::start(config.runtime.workers, blueprint, &common, &hand_over)?;
     listeners.accept(opened, &workers, &metrics);
     let probing = probe::serve(ops_socket, rendered, readiness.clone(), stop.clone());
@@ -172,6 +177,7 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
         metrics,
         readiness,
         tasks,
+        exports,
         draining,
         closing,
         stop,

@@ -31,7 +31,9 @@ impl Running {
     async fn take_over(&mut self, config: Config) -> Result<(), ReloadError> {
         let mut problems = fixed(&self.config, &config);
         let opened = self.listeners.open_new(&config.listeners);
-        let blueprint = Blueprint::new(&config);
+        let spans = self.exports.start(config.spans.as_ref());
+        let spans = spans.map_err(|problem| problems.push(problem));
+        let blueprint = Blueprint::new(&config, spans.ok().flatten());
         let (opened, blueprint) = match (opened, blueprint) {
             (Ok(opened), Ok(blueprint)) if problems.is_empty() => (opened, blueprint),
             (opened, blueprint) => {

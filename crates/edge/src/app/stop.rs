@@ -17,6 +17,7 @@ impl Running {
             mut workers,
             readiness,
             mut tasks,
+            mut exports,
             draining,
             closing,
             stop,
@@ -52,6 +53,7 @@ impl Running {
         }
         stop.cancel();
         while tasks.join_next().await.is_some() {}
+        exports.ended().await;
         cut_off
     }
 }

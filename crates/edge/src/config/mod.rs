@@ -7,6 +7,7 @@ mod keys;
 mod listeners;
 mod log;
 mod runtime;
+mod spans;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::log::RequestLogSettings;
 pub(crate) use self::runtime::{DrainSettings, RuntimeSettings};
+pub(crate) use self::spans::SpanSettings;
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
 
@@ -49,6 +51,7 @@ pub struct Config {
     /// What is logged, and how.
     pub log: LogSettings,
     pub(crate) request_log: RequestLogSettings,
+    pub(crate) spans: Option<SpanSettings>,
     pub(crate) tenant_labels_max: u32,
 }
 
@@ -73,6 +76,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let tenant_labels_max = ops.or("tenant_labels_max", 1000);
     ops.finish();
     let (log, request_log) = log::log(&root.section("log"));
+    let spans = spans::spans(&root.section("spans"));
     let (database, database_connections) = keys::database(&root.section("database"));
     let keys = keys::keys(&root.section("keys"), database.as_ref());
     let auth_failures = auth_failures::auth_failures(&root.section("auth_failures"));
@@ -101,6 +105,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         routes,
         log,
         request_log,
+        spans,
         tenant_labels_max,
     })
 }

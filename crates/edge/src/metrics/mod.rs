@@ -3,6 +3,7 @@
 
 mod config;
 mod keys;
+mod seeing;
 mod tenants;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use model::Signal;
 
 use self::config::ConfigMetrics;
 pub(crate) use self::keys::UseMetrics;
+pub(crate) use self::seeing::SpanMetrics;
 pub(crate) use self::tenants::{OfTenant, TenantMetrics};
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
@@ -104,6 +106,7 @@ pub(crate) struct Metrics {
     pub(crate) upstream_connections: Counter,
     pub(crate) upstream_denied: Counter,
     pub(crate) log_lines_lost: Counter,
+    pub(crate) spans: SpanMetrics,
     pub(crate) tenants: TenantMetrics,
 }
 
@@ -132,6 +135,7 @@ impl Metrics {
     fn register(tenants: TenantMetrics) -> Self {
         describe();
         keys::describe();
+        seeing::describe();
         tenants::describe();
         let flows = Protocol::ALL
             .into_iter()
@@ -172,6 +176,7 @@ impl Metrics {
             upstream_connections: counter!("okmon_edge_upstream_connections_total"),
             upstream_denied: counter!("okmon_edge_upstream_denied_total"),
             log_lines_lost: counter!("okmon_edge_log_lines_lost_total"),
+            spans: SpanMetrics::register(),
             tenants,
         }
     }
@@ -244,9 +249,5 @@ fn describe() {
     describe_counter!(
         "okmon_edge_upstream_denied_total",
         "Answers 401, 403 or 404 from an upstream: this server's configuration is wrong, not the sender."
-    );
-    describe_counter!(
-        "okmon_edge_log_lines_lost_total",
-        "Log lines that were lost because standard error was too slow."
     );
 }

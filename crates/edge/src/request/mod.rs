@@ -17,7 +17,7 @@ use http::Response;
 use http::request::Parts;
 
 use self::body::{Body, ClientBody};
-use self::trace_parent::TraceParent;
+pub(crate) use self::trace_parent::TraceParent;
 use crate::listen::Peer;
 use crate::protocol::Dialect;
 use crate::refusal::Refusal;

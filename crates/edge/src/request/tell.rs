@@ -1,23 +1,31 @@
-//! TELL: what is written down of a request that is over, beside the metrics: a line in the log. Decides which requests get
-//! one; those that were accepted do by chance, the others as far as the limits of their tenant or address allow.
+//! TELL: what is written down of a request that is over, beside the metrics: a line in the log and a span.
+//! Decides which requests get them: those that were accepted have a line by chance, the others as far as the limits of their tenant or
+//! address allow; spans come by chance.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tracing::{Level, enabled, info};
 
 use super::account::Entry;
+use crate::config::RequestLogSettings;
 use crate::log_limits::Of;
 use crate::metrics::Outcome;
+use crate::spans::{Finished, Spans};
 
 /// Tells of a request that took so long and brought so many bytes.
 pub(super) fn tell(entry: &Entry, duration: Duration, received_bytes: u64) {
-    if is_logged(entry) {
+    let settings = &entry.worker.current().settings;
+    if is_logged(entry, settings.request_log) {
         log(entry, duration, received_bytes);
+    }
+    if let Some(spans) = &settings.spans
+        && entry.id.is_one_in(spans.one_in)
+    {
+        hand_over(entry, duration, received_bytes, spans);
     }
 }
 
-fn is_logged(entry: &Entry) -> bool {
-    let settings = &entry.worker.current().settings.request_log;
+fn is_logged(entry: &Entry, settings: RequestLogSettings) -> bool {
     if entry.outcome == Outcome::Accepted {
         return entry.id.is_one_in(settings.accepted_one_in) || enabled!(Level::DEBUG);
     }
@@ -54,4 +62,24 @@ fn log(entry: &Entry, duration: Duration, received_bytes: u64) {
         "request {}",
         entry.outcome.as_str()
     );
+}
+
+fn hand_over(entry: &Entry, duration: Duration, received_bytes: u64, spans: &Spans) {
+    let target = entry.target.as_deref();
+    spans.offer(Finished {
+        id: entry.id,
+        ended: SystemTime::now(),
+        duration,
+        flow: entry.flow,
+        outcome: entry.outcome,
+        cause: entry.cause,
+        status: entry.status,
+        grpc_status: entry.grpc_status,
+        held: entry.whose.held.clone(),
+        key_id: entry.whose.key_id,
+        peer: entry.peer.clone(),
+        upstream: target.map(|target| target.upstream.name.clone()),
+        received_bytes,
+        sender: entry.trace,
+    });
 }

@@ -14,14 +14,14 @@ const RUN_MAX: Duration = Duration::from_mins(1);
 const SIGNALS: [Signal; 3] = [Signal::Traces, Signal::Metrics, Signal::Logs];
 
 /// A running collector that takes OTLP/gRPC and OTLP/HTTP.
-struct Collector {
-    grpc: String,
+pub(crate) struct Collector {
+    pub(crate) grpc: String,
     http: String,
-    process: Process,
+    pub(crate) process: Process,
 }
 
 impl Collector {
-    fn start(config: &str, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(config: &str, environment: &[(&str, &str)]) -> Self {
         let (grpc, http) = (peers::free_port(), peers::free_port());
         let mut command = peers::collector(config);
         command

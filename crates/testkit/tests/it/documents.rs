@@ -121,7 +121,7 @@ fn the_commands_of_the_readme_work_as_they_stand() {
 type Shape = (String, BTreeSet<String>);
 
 /// Metrics by name, and the values that labels have.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Default)]
 struct Metrics {
     shapes: BTreeMap<String, Shape>,
     values: BTreeMap<String, BTreeSet<String>>,
@@ -210,7 +210,8 @@ fn the_documented_metrics_are_those_that_are_served() {
             *values = any;
         }
     }
-    assert_eq!(documented, served);
+    assert_eq!(documented.shapes, served.shapes);
+    assert_eq!(documented.values, served.values);
 }
 
 /// All files below `folder`, by their path from the root of the repository.

@@ -21,5 +21,7 @@ mod prometheus;
 mod python_sdk;
 mod rotation;
 mod secrets;
+mod seeing_log;
+mod seeing_spans;
 mod workspace;
 mod world;

@@ -106,16 +106,34 @@ fn dump(url: &str) -> String {
 #[test]
 fn dump_snapshot_and_logs_at_trace_level_hold_no_secret() {
     let world = World::start_on(Postgres::shared(), "trace");
+    let folder = tempfile::tempdir().unwrap();
+    let header = folder.path().join("header");
+    let exporting = world.control.create_tenant("operator");
+    std::fs::write(&header, format!("authorization: Bearer {exporting}\n")).unwrap();
+    let taker = Edge::new(world.settings());
     let mut edge = Edge::new(Settings {
         log: "trace",
+        log_lines: "accepted_one_in = 1",
+        sections: format!(
+            "[spans]\nendpoint = \"{}\"\none_in = 1\nheaders_file = \"{}\"",
+            taker.url(),
+            header.display()
+        ),
         ..world.settings()
     });
+    let mut taker = taker;
+    taker.start();
     edge.start();
-    let made = make(&world);
+    let mut made = make(&world);
+    made.keys.push(exporting);
     let unknown = fresh_key().reveal().to_owned();
     use_all(&world, &edge, &made, &unknown);
     eventually(SOON, "a snapshot", || {
         edge.snapshot().exists().then_some(()).ok_or("none")
+    });
+    eventually(SOON, "spans", || {
+        let exported = edge.metric("okmon_edge_spans_exported_total");
+        (exported > 0.0).then_some(()).ok_or(exported)
     });
     edge.stop();
 
@@ -136,6 +154,13 @@ fn dump_snapshot_and_logs_at_trace_level_hold_no_secret() {
     for log in [2, 3] {
         assert!(holds(log, "TRACE").is_some(), "{}", places[log].0);
     }
+    for line in ["request accepted", "request refused"] {
+        assert!(holds(2, line).is_some(), "no {line}");
+    }
+    assert!(
+        holds(2, &id_of(&unknown)).is_some(),
+        "key ids are no secrets"
+    );
     let credentials = made.keys.iter().chain(&made.tokens).chain([&unknown]);
     for credential in credentials {
         for (n, (place, text)) in places.iter().enumerate() {
