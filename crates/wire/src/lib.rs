@@ -5,6 +5,7 @@
 //! | [`grpc`] | message prefix, status text, deadline header |
 //! | [`chunked`] | HTTP/1.1's chunked coding |
 //! | [`count`] | how many items a body holds, without decoding it |
+//! | [`proxy_protocol`] | whom a proxy's connection is from |
 //! | [`rpc`] | `google.rpc.Status`, the error body of OTLP, in protobuf and JSON |
 //! | [`prometheus`] | remote-write messages, 1.0 and 2.0 |
 //! | [`loki`] | Loki push messages |
@@ -14,4 +15,5 @@ pub mod count;
 pub mod grpc;
 pub mod loki;
 pub mod prometheus;
+pub mod proxy_protocol;
 pub mod rpc;
