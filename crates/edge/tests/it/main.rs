@@ -26,6 +26,7 @@ mod reload;
 mod routes;
 mod seeing_outcomes;
 mod seeing_request_id;
+mod seeing_spans;
 mod seeing_tenants;
 mod seeing_trace;
 mod streaming;
