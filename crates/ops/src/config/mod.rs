@@ -90,6 +90,9 @@ fn line_of(text: &str, span: Option<std::ops::Range<usize>>) -> usize {
     1 + text.bytes().take(at).filter(|b| *b == b'\n').count()
 }
 
+/// A table and where it is.
+type Spanned<'a> = (Option<std::ops::Range<usize>>, &'a dyn TableLike);
+
 /// One table of the file; empty when the file does not have it, so that its defaults apply.
 pub struct Section<'a> {
     text: &'a str,
@@ -163,6 +166,44 @@ impl<'a> Section<'a> {
             table,
             known: RefCell::default(),
         }
+    }
+
+    /// The sections in the list `key`, however it is written: `key = [{ … }]` or `[[key]]`.
+    pub fn sections(&self, key: &str) -> Vec<Section<'a>> {
+        let Some(item) = self.item(key) else {
+            return Vec::new();
+        };
+        let tables: Option<Vec<Spanned<'a>>> = match item {
+            Item::ArrayOfTables(tables) => Some(
+                tables
+                    .iter()
+                    .map(|table| (table.span(), table as &dyn TableLike))
+                    .collect(),
+            ),
+            Item::Value(Value::Array(values)) => values
+                .iter()
+                .map(|value| {
+                    let table = value.as_inline_table()?;
+                    Some((value.span(), table as &dyn TableLike))
+                })
+                .collect(),
+            _ => None,
+        };
+        let Some(tables) = tables else {
+            self.problem(key, "is not a list of tables: write [{ … }]");
+            return Vec::new();
+        };
+        let sections = tables.into_iter().enumerate();
+        sections
+            .map(|(n, (span, table))| Section {
+                text: self.text,
+                problems: self.problems,
+                path: self.full(&format!("{key}[{n}]")),
+                line: line_of(self.text, span.or(item.span())),
+                table: Some(table),
+                known: RefCell::default(),
+            })
+            .collect()
     }
 
     /// The names in this section, each of which is a section of its own.
@@ -274,6 +315,16 @@ impl FromConfig for u64 {
     }
 }
 
+impl<T: FromConfig> FromConfig for Vec<T> {
+    /// Values in square brackets.
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let values = value
+            .as_array()
+            .ok_or_else(|| format!("{} is not a list: put it in [ ]", shown(value)))?;
+        values.iter().map(T::from_value).collect()
+    }
+}
+
 /// The longest duration that can be configured: a point in time so far ahead can still be computed, whatever the clock.
 const DURATION_MAX: Duration = Duration::from_hours(36_500 * 24);
 
@@ -357,91 +408,4 @@ fn shown(value: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, PartialEq)]
-    struct Example {
-        address: Option<SocketAddr>,
-        wait: Duration,
-        size: ByteSize,
-        kind: u8,
-        upstreams: Vec<(String, String)>,
-    }
-
-    fn build(root: &Section<'_>) -> Option<Example> {
-        let address = root.required("address", "write where to listen");
-        let upstreams = root.section("upstreams");
-        let keys = root.section("keys");
-        let example = Example {
-            address,
-            wait: keys.or("wait", Duration::from_secs(1)),
-            size: keys.or("size", ByteSize(1)),
-            kind: keys.choice("kind", &[("one", 1), ("two", 2)], 1),
-            upstreams: upstreams
-                .names()
-                .into_iter()
-                .filter_map(|name| {
-                    let upstream = upstreams.section(&name);
-                    let url = upstream.required("url", "write its URL");
-                    upstream.finish();
-                    Some((name, url?))
-                })
-                .collect(),
-        };
-        keys.finish();
-        address.map(|_| example)
-    }
-
-    #[test]
-    fn a_good_file_is_read_with_defaults_for_what_it_leaves_out() {
-        let text = "address = '127.0.0.1:80'\n[keys]\nsize = '64 MiB'\nkind = 'two'\n[upstreams.a]\nurl = 'u'\n";
-        let example = read("f.toml", text, build).unwrap();
-        assert_eq!(example.size, ByteSize(64 << 20));
-        assert_eq!(example.wait, Duration::from_secs(1));
-        assert_eq!(example.kind, 2);
-        assert_eq!(example.upstreams, [("a".to_owned(), "u".to_owned())]);
-    }
-
-    #[test]
-    fn every_problem_is_named_with_its_line() {
-        let text = "adress = 'x'\n[keys]\nwait = 10\nsize = '1MB'\nkind = 'three'\n\n[upstreams.a]\nuri = 'u'\n";
-        let error = read("f.toml", text, build).unwrap_err().to_string();
-        let lines: Vec<_> = error.lines().collect();
-        for (n, start) in [
-            "f.toml:1: address: is missing: write where to listen",
-            "f.toml:1: adress: is not a known key",
-            "f.toml:3: keys.wait: 10 is not a duration",
-            "f.toml:4: keys.size: \"1MB\" is not a size",
-            "f.toml:5: keys.kind: \"three\" is not one of one, two",
-            "f.toml:7: upstreams.a.url: is missing",
-            "f.toml:8: upstreams.a.uri: is not a known key",
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            assert!(lines[n].starts_with(start), "{error}");
-        }
-        assert_eq!(lines.len(), 7, "{error}");
-    }
-
-    #[test]
-    fn a_duration_ends_where_points_in_time_do_not() {
-        let wait = |text: &str| {
-            let text = format!("address = '127.0.0.1:80'\n[keys]\nwait = '{text}'\n");
-            read("f.toml", &text, build).map(|example| example.wait)
-        };
-        assert_eq!(wait("36500d").unwrap(), DURATION_MAX);
-        assert_eq!(wait("0ms").unwrap(), Duration::ZERO);
-        for long in ["36501d", "18446744073709551615s", "18446744073709551615ms"] {
-            let error = wait(long).unwrap_err().to_string();
-            assert!(error.contains("is too long: write at most"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_toml_is_named_with_its_line() {
-        let error = read("f.toml", "a = 1\nb = = 2\n", build).unwrap_err();
-        assert_eq!(error.problems[0].line, 2);
-    }
-}
+mod tests;
