@@ -66,12 +66,10 @@ async fn http1(mut wire: Wire, framing: &str, chunked: bool) -> io::Result<()> {
                 break;
             }
         }
-        match write_until_answered(&mut wire, &piece).await? {
-            Ok(()) => sent += size as u64,
-            Err(part) => {
-                sent += part.min(size) as u64;
-                break;
-            }
+        let (written, goes_on) = write_until_answered(&mut wire, &piece).await;
+        sent += written.min(size) as u64;
+        if !goes_on {
+            break;
         }
     }
     let taken = sent.saturating_sub(unread(&wire.stream)?);
@@ -106,25 +104,26 @@ fn piece(size: usize, chunked: bool) -> Bytes {
     Bytes::from([head.as_bytes(), zeros, b"\r\n"].concat())
 }
 
-/// Writes a piece. How much of it was written where the answer came before.
-async fn write_until_answered(wire: &mut Wire, piece: &[u8]) -> io::Result<Result<(), usize>> {
-    let mut rest = piece;
-    while !rest.is_empty() {
+/// Writes a piece: how much of it went, and whether more can. It cannot when there is an answer, or when the connection was
+/// reset: the answer may have come before that.
+async fn write_until_answered(wire: &mut Wire, piece: &[u8]) -> (usize, bool) {
+    let mut written = 0;
+    while let Some(rest) = piece.get(written..).filter(|rest| !rest.is_empty()) {
         // A look that takes nothing: the answer is read when the queues have been.
         let mut first = [0];
         let answered = wire.stream.peek(&mut first);
         tokio::select! {
             biased;
-            _ = answered => return Ok(Err(piece.len() - rest.len())),
-            writable = wire.stream.writable() => writable?,
+            _ = answered => return (written, false),
+            _ = wire.stream.writable() => {}
         }
         match wire.stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Ok(more) => written += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Err(_) => return (written, false),
         }
     }
-    Ok(Ok(()))
+    (written, true)
 }
 
 /// Sends on as though there had been no answer: how much more was taken.

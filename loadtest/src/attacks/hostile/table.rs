@@ -122,7 +122,7 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("large-headers-http2", "HTTP/2 heads of 1 MiB", connection!(headers::http2_large)),
     Attack::flood("hpack-bomb", "HTTP/2 heads of 16 KB that become 60 MB", connection!(headers::hpack_bomb)),
 
-    Attack::flood("tiny-chunks", "HTTP/1.1 bodies of a tenant in chunks of a byte", connection!(http1::tiny_chunks)),
+    Attack::flood("tiny-chunks", "HTTP/1.1 bodies of a tenant in chunks of a byte", connection!(http1::tiny_chunks)).forwarded(),
     Attack::flood("chunk-extension", "HTTP/1.1 chunks of a tenant whose extension never ends", connection!(http1::chunk_extension)),
     Attack::flood("trailers", "HTTP/1.1 trailers of a tenant that never end", connection!(http1::trailers)),
     Attack::flood("empty-lines", "HTTP/1.1 empty lines in the place of a request", connection!(http1::empty_lines)),
