@@ -122,10 +122,13 @@ fn is_field(line: &[u8]) -> bool {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let (name, value) = (parts.next().unwrap_or_default(), parts.next());
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
-    !name.is_empty()
-        && name.iter().all(is_token)
-        && value.is_some_and(|value| value.iter().all(is_text))
+    !name.is_empty() && name.iter().all(is_token) && value.is_some_and(is_text)
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .all(|byte| *byte == b'\t' || !byte.is_ascii_control())
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
@@ -135,8 +138,9 @@ fn chunk_size(line: &[u8]) -> Result<u64, BadChunk> {
         return Err(BadChunk("a chunk size is not 1 to 15 hexadecimal digits"));
     }
     let (digits, extension) = line.split_at(digits);
-    let extension = extension.trim_ascii_start();
-    if !extension.is_empty() && (!extension.starts_with(b";") || extension.contains(&b'\r')) {
+    let at = extension.iter().position(|b| !b" \t".contains(b));
+    let begins = at.and_then(|at| extension.get(at));
+    if begins.is_some_and(|b| *b != b';') || !is_text(extension) {
         return Err(BadChunk("a chunk size is followed by something else"));
     }
     Ok(digits.iter().fold(0, |size, digit| {
@@ -208,6 +212,9 @@ mod tests {
             b"0\r\nTrailer : x\r\n\r\n",
             b"0\r\nTrailer: \0\r\n\r\n",
             b"5;a\r\r\nhello\r\n",
+            b"5\r;a\r\nhello\r\n",
+            b"5\x0c;a\r\nhello\r\n",
+            b"5;\0\r\nhello\r\n",
             &[b'1'; 300],
         ] {
             assert!(
