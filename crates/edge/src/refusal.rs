@@ -61,6 +61,9 @@ pub(crate) enum Refusal {
     HeadTooLarge {
         limit: ByteSize,
     },
+    TooManyHeaders {
+        limit: usize,
+    },
     NotFound {
         hint: &'static str,
     },
@@ -198,7 +201,9 @@ impl Refusal {
             Self::BadFraming { .. } => ("bad_framing", 400, Internal, Never),
             Self::SecondMessage => ("bad_framing", 400, Unimplemented, Never),
             Self::MediaType { .. } => ("media_type", 415, Unimplemented, Never),
-            Self::HeadTooLarge { .. } => ("too_large", 431, ResourceExhausted, Never),
+            Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => {
+                ("too_large", 431, ResourceExhausted, Never)
+            }
             Self::NotFound { .. } => ("not_found", 404, Unimplemented, Never),
             Self::Method => ("method", 405, Unimplemented, Never),
             Self::ClientGone => ("client_gone", 499, Cancelled, Never),
@@ -263,6 +268,11 @@ impl Refusal {
                     "the request's headers are larger than the limit of {limit}"
                 ));
             }
+            Self::TooManyHeaders { limit } => {
+                return Cow::Owned(format!(
+                    "the request has more headers than the limit of {limit}"
+                ));
+            }
             Self::Draining => "this server is about to stop: try again, another one will answer",
             Self::KeysUnavailable => {
                 "API keys cannot be checked at the moment: keep the data and try again"
@@ -324,6 +334,7 @@ mod tests {
             Refusal::SecondMessage,
             Refusal::MediaType { problem: "x" },
             Refusal::HeadTooLarge { limit },
+            Refusal::TooManyHeaders { limit: 100 },
             Refusal::NotFound { hint: "x" },
             Refusal::Method,
             Refusal::ClientGone,

@@ -27,6 +27,8 @@ use crate::uses::Uses;
 pub(crate) struct Settings {
     pub(crate) body_max: ByteSize,
     pub(crate) body_idle_max: Duration,
+    /// A second.
+    pub(crate) body_rate_min: ByteSize,
     pub(crate) suspend_grace: Duration,
     pub(crate) connections: ConnectionSettings,
     pub(crate) request_log: RequestLogSettings,
@@ -69,6 +71,7 @@ impl Blueprint {
             settings: Arc::new(Settings {
                 body_max: config.body_max,
                 body_idle_max: config.body_idle_max,
+                body_rate_min: config.body_rate_min,
                 suspend_grace: config.suspend_grace,
                 connections: config.connections.clone(),
                 request_log: config.request_log,

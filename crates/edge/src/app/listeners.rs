@@ -12,7 +12,8 @@ use tracing::info;
 
 use super::StartError;
 use super::workers::Workers;
-use crate::config::ListenerSettings;
+use crate::config::{ConnectionSettings, ListenerSettings};
+use crate::listen::gate::Gate;
 use crate::listen::{self, Listener};
 use crate::metrics::Metrics;
 
@@ -23,6 +24,8 @@ pub(super) struct Listeners {
     draining: CancellationToken,
     closing: CancellationToken,
     accepting: JoinSet<()>,
+    /// For all of them.
+    gate: Arc<Gate>,
 }
 
 struct Open {
@@ -77,6 +80,7 @@ impl Listeners {
         inherited: Inherited,
         draining: &CancellationToken,
         closing: &CancellationToken,
+        gate: Gate,
     ) -> Self {
         Self {
             open: Vec::new(),
@@ -84,6 +88,7 @@ impl Listeners {
             draining: draining.clone(),
             closing: closing.clone(),
             accepting: JoinSet::new(),
+            gate: Arc::new(gate),
         }
     }
 
@@ -152,6 +157,7 @@ impl Listeners {
                 opened.inherited,
                 Arc::clone(&listener),
                 workers.senders(),
+                Arc::clone(&self.gate),
                 Arc::clone(metrics),
             ));
             self.open.push(Open {
@@ -180,6 +186,11 @@ impl Listeners {
             });
             false
         });
+    }
+
+    /// Lets connections in by other limits from now on.
+    pub(super) fn limit(&self, settings: &ConnectionSettings) {
+        self.gate.replace(settings);
     }
 
     /// Names and addresses.

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
+use crate::listen::gate::Gate;
 use crate::log_limits::{self, LogLimits};
 use crate::metrics::Metrics;
 use crate::spans::SpanExports;
@@ -107,7 +108,12 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
 
     let (ops_socket, _) = listeners::open("ops", config.ops_address, &mut inherited)?;
     let ops_address = ops_socket.local_addr()?;
-    let mut listeners = Listeners::new(inherited, &draining, &closing);
+    let mut listeners = Listeners::new(
+        inherited,
+        &draining,
+        &closing,
+        Gate::new(&config.connections),
+    );
     let opened = listeners
         .open_new(&config.listeners)
         .map_err(StartError::Configuration)?;

@@ -43,6 +43,7 @@ impl Running {
             }
         };
         self.workers.replace(blueprint).await;
+        self.listeners.limit(&config.connections);
         self.listeners
             .keep(&config.listeners, config.runtime.drain.idle);
         self.listeners.accept(opened, &self.workers, &self.metrics);

@@ -43,6 +43,8 @@ pub struct Config {
     pub(crate) suspend_grace: Duration,
     pub(crate) body_max: ByteSize,
     pub(crate) body_idle_max: Duration,
+    /// A second; 0 is any.
+    pub(crate) body_rate_min: ByteSize,
     pub(crate) connections: ConnectionSettings,
     pub(crate) runtime: RuntimeSettings,
     pub(crate) upstreams: Vec<(String, UpstreamSettings)>,
@@ -86,6 +88,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let limits = root.section("limits");
     let body_max = limits.or("body_max", ByteSize(64 << 20));
     let body_idle_max = longer_than_0(&limits, "body_idle_max", Duration::from_secs(30));
+    let body_rate_min = limits.or("body_rate_min", ByteSize(240));
     limits.finish();
     let connections = connections::connections(&root.section("connections"));
     let runtime = runtime::runtime(&root.section("runtime"));
@@ -99,6 +102,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         suspend_grace,
         body_max,
         body_idle_max,
+        body_rate_min,
         connections,
         runtime,
         upstreams,

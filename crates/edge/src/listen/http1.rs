@@ -12,19 +12,21 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{Method, Response, Version};
-use http_body::Body as _;
+use http::{Method, Version};
 use tokio::io::AsyncWrite as _;
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use wire::chunked::{Decoded, Decoder};
 
-use super::Peer;
+use super::http1_answer::{Plan, write_response};
 use super::http1_head::{self, BadHead, Framing, Head};
 use super::io::ClientIo;
+use super::{Age, Peer};
+use crate::metrics::Closed;
 use crate::patience::Patience;
 use crate::refusal::Refusal;
 use crate::request;
-use crate::request::body::{Body, ClientBody};
+use crate::request::body::{ClientBody, Standing};
 use crate::send_queue::SendQueue;
 use crate::worker::Worker;
 
@@ -32,6 +34,8 @@ use crate::worker::Worker;
 pub(super) const READ_BYTES: usize = 64 * 1024;
 /// How much for the middle of a large body.
 const READ_LARGE_BYTES: usize = 256 * 1024;
+/// Room that is not worth giving back.
+const COMPACT_BYTES: usize = 1024;
 /// How much of a refused body is read away in order to keep its connection.
 const DRAIN_BYTES: u64 = 64 * 1024;
 /// How long a connection that is being closed may take to read its answer.
@@ -39,8 +43,8 @@ const LINGER: Duration = Duration::from_secs(2);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A sender's connection: its socket, what was read ahead, and where in a request's body it is.
-struct Stream {
-    socket: ClientIo,
+pub(super) struct Stream {
+    pub(super) socket: ClientIo,
     buffer: BytesMut,
     body: BodyState,
     /// What is left to write of the interim answer that a client waits for before it sends the body.
@@ -157,6 +161,13 @@ impl Stream {
         Poll::Ready(read)
     }
 
+    /// Gives back the room that what was read does not need.
+    fn compact(&mut self) {
+        if self.buffer.capacity() > 2 * self.buffer.len() + COMPACT_BYTES {
+            self.buffer = BytesMut::from(self.buffer.as_ref());
+        }
+    }
+
     /// Notices that the client left while it should be waiting for its answer. What it sends ahead is kept, up to a bound.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while matches!(self.body, BodyState::Done) && self.buffer.len() < READ_BYTES / 4 {
@@ -179,8 +190,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
     }));
     let mut out = SendQueue::default();
     let mut patience = Patience::default();
+    let age = Age::new(worker.current().settings.connections.age_max);
+    let mut served = 0;
+    let mut standing = Standing::Stranger;
     loop {
-        let head = match read_head(&worker, &peer, &stream, &mut patience).await {
+        let head = match read_head(&worker, &peer, &stream, &mut patience, standing).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {
@@ -204,14 +218,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
             head_only: head.parts.method == Method::HEAD,
             keep_alive: head.keep_alive,
         };
+        served += 1;
         let body = begin_body(&stream, &head);
         let Some(response) =
             while_present(&stream, request::serve(&worker, &peer, head.parts, body)).await
         else {
             return;
         };
+        standing = response.body().standing();
         plan.keep_alive =
             plan.keep_alive && !peer.listener.draining.is_cancelled() && can_drain(&stream);
+        if let Some(limit) = overstays(&worker, &age, served).filter(|_| plan.keep_alive) {
+            worker.metrics.connections.closed(limit);
+            plan.keep_alive = false;
+        }
         let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {
             stream.borrow().socket.abort();
             return;
@@ -220,6 +240,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
             linger(&stream).await;
             return;
         }
+        if !stream.borrow().buffer.is_empty() {
+            // The next request is here already; others have waited.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The limit by which this answer is the last on its connection.
+fn overstays(worker: &Worker, age: &Age, served: u64) -> Option<Closed> {
+    let requests_max = worker.current().settings.connections.requests_max;
+    if requests_max > 0 && served >= requests_max {
+        Some(Closed::RequestsMax)
+    } else if age.is_over(Instant::now()) {
+        Some(Closed::Age)
+    } else {
+        None
     }
 }
 
@@ -229,6 +265,7 @@ async fn read_head(
     peer: &Peer,
     stream: &RefCell<Stream>,
     patience: &mut Patience,
+    standing: Standing,
 ) -> Result<Option<Head>, Refusal> {
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
@@ -247,12 +284,21 @@ async fn read_head(
                 if !begun && closing.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Ok(None));
                 }
-                let limit = if begun {
-                    settings.head_timeout
+                if begun {
+                    // What came of a head may be kept for long: not in a buffer for a whole batch.
+                    stream.compact();
+                }
+                let (limit, reason) = if begun {
+                    (settings.head_timeout, Closed::HeadTimeout)
+                } else if standing == Standing::Known {
+                    (settings.idle_timeout, Closed::Idle)
                 } else {
-                    settings.idle_timeout
+                    (settings.stranger_timeout, Closed::Stranger)
                 };
-                return patience.poll(cx, limit).map(|()| Ok(None));
+                return patience.poll(cx, limit).map(|()| {
+                    worker.metrics.connections.closed(reason);
+                    Ok(None)
+                });
             };
             if read == 0 {
                 return Poll::Ready(Ok(None));
@@ -352,85 +398,3 @@ async fn linger(stream: &RefCell<Stream>) {
     };
     let _ = tokio::time::timeout(LINGER, closing).await;
 }
-
-/// How a response is framed.
-#[derive(Clone, Copy)]
-struct Plan {
-    version: Version,
-    head_only: bool,
-    keep_alive: bool,
-}
-
-/// Writes a response; the head goes out together with the first of the body. Says whether the connection can stay.
-async fn write_response(
-    worker: &Worker,
-    stream: &RefCell<Stream>,
-    out: &mut SendQueue,
-    response: Response<Body>,
-    plan: Plan,
-) -> Result<bool, BrokenOff> {
-    let (parts, body) = response.into_parts();
-    let bodiless = plan.head_only || parts.status == 204 || parts.status == 304;
-    let length = if parts.status == 204 {
-        None
-    } else {
-        body.size_hint().exact()
-    };
-    let chunked = length.is_none() && !bodiless && plan.version == Version::HTTP_11;
-    let keep_alive = plan.keep_alive && (length.is_some() || bodiless || chunked);
-    let date = worker.date.now();
-    let mut head = BytesMut::with_capacity(512);
-    http1_head::write(&mut head, plan.version, parts.status, &parts.headers, &date);
-    http1_head::write_framing(&mut head, length, chunked, keep_alive, plan.version);
-    out.push(head.freeze());
-    let mut body = pin!(body);
-    let mut patience = Patience::default();
-    let mut open = !bodiless;
-    poll_fn(|cx| {
-        loop {
-            while open && !out.is_full() {
-                match body.as_mut().poll_frame(cx) {
-                    Poll::Pending => break,
-                    Poll::Ready(None) => {
-                        open = false;
-                        if chunked {
-                            out.push(Bytes::from_static(b"0\r\n\r\n"));
-                        }
-                    }
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(BrokenOff)),
-                    // HTTP/1 senders have no use for trailers.
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(data) = frame.into_data() {
-                            if chunked {
-                                out.push_chunk(data);
-                            } else {
-                                out.push(data);
-                            }
-                        }
-                    }
-                }
-            }
-            if out.is_empty() {
-                return if open {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(Ok(()))
-                };
-            }
-            let mut stream = stream.borrow_mut();
-            match out.poll_write(Pin::new(&mut stream.socket), cx) {
-                Poll::Ready(Ok(())) => patience.progress(),
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(BrokenOff)),
-                Poll::Pending => {
-                    let limit = worker.current().settings.body_idle_max;
-                    return patience.poll(cx, limit).map(|()| Err(BrokenOff));
-                }
-            }
-        }
-    })
-    .await?;
-    Ok(keep_alive)
-}
-
-/// The answer could not be brought to its end; the connection must be closed without one.
-struct BrokenOff;

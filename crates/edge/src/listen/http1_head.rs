@@ -12,8 +12,8 @@ use ops::config::ByteSize;
 
 use crate::refusal::Refusal;
 
-/// More headers than any sender has.
-const HEADERS_MAX: usize = 100;
+/// More headers than any sender has: what `connections.headers_max` may be at most.
+pub(crate) const HEADERS_MAX: usize = 100;
 
 /// A request's head.
 #[derive(Debug)]

@@ -1,11 +1,14 @@
-//! HTTP/2 towards senders, by hyper. Decides the connection's settings; each stream runs in a task of its own.
+//! HTTP/2 towards senders, by hyper. Decides the connection's settings and when it is asked to end; each stream runs in a task of
+//! its own.
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 use hyper::rt::Executor;
@@ -13,20 +16,67 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-use super::Peer;
+use super::http2_frames::{Abuse, Frames};
 use super::io::ClientIo;
+use super::{Age, Peer};
+use crate::config::ConnectionSettings;
+use crate::metrics::Closed;
 use crate::request;
-use crate::request::body::ClientBody;
+use crate::request::body::{ClientBody, Standing};
 use crate::worker::Worker;
 
+/// How much is read before other connections have their turn, in bytes.
+const TURN_BYTES: usize = 256 * 1024;
+/// How many frames without use are.
+const TURN_USELESS_FRAMES: u32 = 64;
+/// How often a connection looks after itself at most and at least.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+
+/// What a connection, its bytes and its streams know of each other.
+struct State {
+    frames: RefCell<Frames>,
+    abuse: Cell<Option<Abuse>>,
+    /// Streams that run.
+    active: Cell<usize>,
+    /// When the last one ended, or the connection began.
+    idle_since: Cell<Instant>,
+    standing: Cell<Standing>,
+}
+
+/// Counts a stream for as long as it runs.
+struct Active(Rc<State>);
+
+impl Active {
+    fn new(state: &Rc<State>) -> Self {
+        state.active.set(state.active.get() + 1);
+        Self(Rc::clone(state))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        let left = self.0.active.get().saturating_sub(1);
+        self.0.active.set(left);
+        if left == 0 {
+            self.0.idle_since.set(Instant::now());
+        }
+    }
+}
+
 /// Runs streams on the worker's own runtime.
-#[derive(Clone, Copy)]
-struct Local;
+#[derive(Clone)]
+struct Local(Rc<State>);
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        let active = Active::new(&self.0);
+        tokio::task::spawn_local(async move {
+            future.await;
+            drop(active);
+        });
     }
 }
 
@@ -35,66 +85,236 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     // Not the targets: a connection outlives a configuration.
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
+    let state = Rc::new(State {
+        frames: RefCell::new(Frames::new(settings.frames)),
+        abuse: Cell::new(None),
+        active: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        standing: Cell::new(Standing::Stranger),
+    });
+    let io = Watched {
+        stream,
+        ahead,
+        state: Rc::clone(&state),
+        turn_bytes: 0,
+        turn_useless: 0,
+    };
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let worker = Rc::clone(&worker);
         let peer = peer.clone();
+        let state = Rc::clone(&state);
         async move {
             let (parts, body) = request.into_parts();
             let body = Ok(ClientBody::Http2(body));
-            Ok::<_, Infallible>(request::serve(&worker, &peer, parts, body).await)
+            let response = request::serve(&worker, &peer, parts, body).await;
+            state.standing.set(response.body().standing());
+            Ok::<_, Infallible>(response)
         }
     });
-    let connection = http2::Builder::new(Local)
+    let connection = http2::Builder::new(Local(Rc::clone(&state)))
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams_max)
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
         .max_frame_size(64 * 1024)
-        .max_header_list_size(u32::try_from(settings.head_max.0).unwrap_or(u32::MAX))
+        // Twice as much as is allowed: heads up to there are refused, and counted, by the request's own steps.
+        .max_header_list_size(
+            u32::try_from(settings.head_max.0.saturating_mul(2)).unwrap_or(u32::MAX),
+        )
+        // So that ours, which say what it was, are reached first.
+        .max_local_error_reset_streams(Some(2 * settings.frames.provoked_resets as usize + 100))
+        .max_pending_accept_reset_streams(Some(settings.frames.resets as usize + 1))
         .keep_alive_interval(Some(settings.idle_timeout))
-        .serve_connection(TokioIo::new(Ahead { stream, ahead }), service);
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);
-    let draining = peer.listener.draining.clone();
-    tokio::select! {
-        // How a connection ends is its streams' business; they are accounted one by one.
-        _ = connection.as_mut() => return,
-        () = draining.cancelled() => connection.as_mut().graceful_shutdown(),
+    let mut end = End::new(settings);
+    loop {
+        tokio::select! {
+            // How a connection ends is its streams' business; they are accounted one by one.
+            ended = connection.as_mut() => {
+                if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
+                    // What we count by what is written, h2 counts when it decides to write it.
+                    let by_us = state.frames.borrow().provoked_any();
+                    let abuse = if by_us { Abuse::ProvokedResets } else { Abuse::Resets };
+                    state.abuse.set(Some(abuse));
+                }
+                break;
+            }
+            () = peer.listener.draining.cancelled(), if !end.asked => {
+                end.asked = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(end.look_every) => match end.look(&state, settings) {
+                Verdict::Stays => {}
+                Verdict::Ends(why) => {
+                    worker.metrics.connections.closed(why);
+                    connection.as_mut().graceful_shutdown();
+                }
+                Verdict::IsCutOff(why) => {
+                    if let Some(why) = why {
+                        worker.metrics.connections.closed(why);
+                    }
+                    break;
+                }
+            },
+        }
     }
-    let _ = connection.await;
+    if let Some(abuse) = state.abuse.get() {
+        worker.metrics.connections.closed(Closed::Abuse(abuse));
+    }
 }
 
-/// A stream of which the first bytes were read already.
-struct Ahead {
+/// Whether `h2` ended a connection because of resets.
+fn is_too_much(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// When a connection is asked to end, and when it has to.
+struct End {
+    age: Age,
+    look_every: Duration,
+    /// It was asked to end.
+    asked: bool,
+    /// When it is cut off if it has not ended by then; the process's own end has a time of its own.
+    cut_off_at: Option<Instant>,
+}
+
+enum Verdict {
+    Stays,
+    /// It takes no new requests and finishes those it has.
+    Ends(Closed),
+    IsCutOff(Option<Closed>),
+}
+
+impl End {
+    fn new(settings: &ConnectionSettings) -> Self {
+        let age = Age::new(settings.age_max);
+        let shortest = settings
+            .head_timeout
+            .min(settings.stranger_timeout)
+            .min(settings.idle_timeout)
+            .min(age.max);
+        Self {
+            age,
+            look_every: (shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX),
+            asked: false,
+            cut_off_at: None,
+        }
+    }
+
+    fn look(&mut self, state: &State, settings: &ConnectionSettings) -> Verdict {
+        let now = Instant::now();
+        let headers_since = state.frames.borrow().headers_since();
+        if headers_since.is_some_and(|since| now - since >= settings.head_timeout) {
+            return Verdict::IsCutOff(Some(Closed::HeadTimeout));
+        }
+        if self.cut_off_at.is_some_and(|at| now >= at) {
+            return Verdict::IsCutOff(None);
+        }
+        if self.asked {
+            return Verdict::Stays;
+        }
+        let is_idle = state.active.get() == 0;
+        let idle = now - state.idle_since.get();
+        let why = match state.standing.get() {
+            Standing::Stranger if is_idle && idle >= settings.stranger_timeout => Closed::Stranger,
+            Standing::Known if is_idle && idle >= settings.idle_timeout => Closed::Idle,
+            _ if self.age.is_over(now) => Closed::Age,
+            _ => return Verdict::Stays,
+        };
+        self.asked = true;
+        self.cut_off_at = Some(now + settings.age_grace.max(self.look_every));
+        Verdict::Ends(why)
+    }
+}
+
+/// A stream of which the first bytes were read already, and whose frames are watched.
+struct Watched {
     stream: ClientIo,
     ahead: BytesMut,
+    state: Rc<State>,
+    turn_bytes: usize,
+    turn_useless: u32,
 }
 
-impl AsyncRead for Ahead {
+impl Watched {
+    /// Ends the connection when what passed was abuse.
+    fn judge(&self, abuse: Option<Abuse>) -> io::Result<()> {
+        match abuse {
+            None => Ok(()),
+            Some(abuse) => {
+                self.state.abuse.set(Some(abuse));
+                Err(io::Error::other("the sender does what no good sender does"))
+            }
+        }
+    }
+
+    /// Whether others have waited long enough for this connection to stop reading.
+    fn is_over_turn(&mut self) -> bool {
+        let useless = self.state.frames.borrow().useless();
+        let over = self.turn_bytes >= TURN_BYTES
+            || useless.wrapping_sub(self.turn_useless) >= TURN_USELESS_FRAMES;
+        if over {
+            self.begin_turn();
+        }
+        over
+    }
+
+    fn begin_turn(&mut self) {
+        self.turn_bytes = 0;
+        self.turn_useless = self.state.frames.borrow().useless();
+    }
+}
+
+impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        if self.is_over_turn() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        let n = self.ahead.len().min(buf.remaining());
-        buf.put_slice(self.ahead.get(..n).unwrap_or_default());
-        self.ahead.advance(n);
+        let before = buf.filled().len();
         if self.ahead.is_empty() {
-            self.ahead = BytesMut::new();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if read.is_pending() {
+                self.begin_turn();
+            }
+            ready!(read)?;
+        } else {
+            let n = self.ahead.len().min(buf.remaining());
+            buf.put_slice(self.ahead.get(..n).unwrap_or_default());
+            self.ahead.advance(n);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
         }
-        Poll::Ready(Ok(()))
+        let read = buf.filled().get(before..).unwrap_or_default();
+        self.turn_bytes += read.len();
+        let abuse = self.state.frames.borrow_mut().received(read);
+        Poll::Ready(self.judge(abuse))
     }
 }
 
-impl AsyncWrite for Ahead {
+impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let sent = buf.get(..written).unwrap_or_default();
+        let abuse = self.state.frames.borrow_mut().sent(sent);
+        Poll::Ready(self.judge(abuse).map(|()| written))
     }
 
     fn poll_write_vectored(
@@ -102,7 +322,15 @@ impl AsyncWrite for Ahead {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = written;
+        let mut abuse = None;
+        for buf in bufs {
+            let sent = buf.get(..left.min(buf.len())).unwrap_or_default();
+            left -= sent.len();
+            abuse = abuse.or(self.state.frames.borrow_mut().sent(sent));
+        }
+        Poll::Ready(self.judge(abuse).map(|()| written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,9 +1,12 @@
 //! ACCEPT: from a listening socket to a connection that speaks HTTP/1.1 or HTTP/2, on the worker that has the fewest.
 //! Decides which protocol a connection speaks by its first bytes; every listener takes both.
 
+pub(crate) mod gate;
 pub(crate) mod http1;
+mod http1_answer;
 pub(crate) mod http1_head;
 mod http2;
+pub(crate) mod http2_frames;
 mod io;
 
 use std::future::poll_fn;
@@ -12,6 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
@@ -20,11 +24,14 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use self::gate::{Full, Gate, Pass};
 use self::io::ClientIo;
 use crate::config::ListenerSettings;
+use crate::metrics::Closed;
 use crate::worker::{Blueprint, Worker};
 
 /// What a client with prior knowledge of HTTP/2 says first (RFC 9113 section 3.4).
@@ -67,6 +74,30 @@ impl Listener {
     }
 }
 
+/// How old a connection may become.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    since: Instant,
+    max: Duration,
+}
+
+impl Age {
+    /// Of a connection that is new. A tenth more or less than `max`, by chance, so that those who came at once do not come
+    /// again at once.
+    fn new(max: Duration) -> Self {
+        // Without randomness all are equally long; that is no reason not to serve.
+        let chance = getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX));
+        Self {
+            since: Instant::now(),
+            max: max.mul_f64(0.9 + chance / 5.0),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        now - self.since >= self.max
+    }
+}
+
 /// The other end of a connection, and where it came in.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
@@ -78,6 +109,7 @@ pub(crate) struct Peer {
 pub(crate) struct Accepted {
     stream: std::net::TcpStream,
     peer: Peer,
+    _pass: Pass,
     counted: Counted,
 }
 
@@ -130,6 +162,7 @@ pub(crate) async fn accept(
     inherited: bool,
     listener: Arc<Listener>,
     workers: Vec<WorkerSender>,
+    gate: Arc<Gate>,
     metrics: Arc<crate::metrics::Metrics>,
 ) {
     loop {
@@ -141,13 +174,13 @@ pub(crate) async fn accept(
         // Most errors end with the connection that caused them; running out of descriptors does not, and must not become a
         // busy loop.
         let handed =
-            accepted.and_then(|accepted| hand_over(accepted, &listener, &workers, &metrics));
+            accepted.and_then(|accepted| hand_over(accepted, &listener, &workers, &gate, &metrics));
         match handed {
             Ok(Handed::Over) => {}
             Ok(Handed::ToNobody) => return,
             Err(error) => {
                 warn!(listener = listener.name, %error, "a connection was not accepted");
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
     }
@@ -158,7 +191,7 @@ pub(crate) async fn accept(
     tokio::task::yield_now().await;
     let waiting = || poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
     while let Poll::Ready(Ok(accepted)) = waiting().await {
-        if hand_over(accepted, &listener, &workers, &metrics).is_err() {
+        if hand_over(accepted, &listener, &workers, &gate, &metrics).is_err() {
             return;
         }
     }
@@ -175,11 +208,25 @@ fn hand_over(
     (stream, address): (TcpStream, SocketAddr),
     listener: &Arc<Listener>,
     workers: &[WorkerSender],
+    gate: &Arc<Gate>,
     metrics: &crate::metrics::Metrics,
 ) -> std::io::Result<Handed> {
+    metrics.connections.accepted.increment(1);
+    let entering = gate
+        .enter()
+        .and_then(|mut pass| pass.is_of(address.ip()).map(|()| pass));
+    let pass = match entering {
+        Ok(pass) => pass,
+        Err(full) => {
+            metrics.connections.closed(match full {
+                Full::InAll => Closed::OpenMax,
+                Full::OfAddress => Closed::AddressMax,
+            });
+            return Ok(Handed::Over);
+        }
+    };
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
-    metrics.connections_accepted.increment(1);
     let Some(worker) = workers
         .iter()
         .min_by_key(|worker| worker.load.load(Ordering::Relaxed))
@@ -192,7 +239,8 @@ fn hand_over(
             address,
             listener: Arc::clone(listener),
         },
-        counted: Counted::new(&worker.load, &metrics.connections),
+        _pass: pass,
+        counted: Counted::new(&worker.load, &metrics.connections.open),
     };
     Ok(
         match worker.to_worker.send(ToWorker::Connection(accepted)) {
@@ -211,9 +259,9 @@ pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiv
                 Some(ToWorker::Connection(accepted)) => {
                     let worker = Rc::clone(&worker);
                     tasks.spawn_local(async move {
-                        let Accepted { stream, peer, counted } = accepted;
+                        let Accepted { stream, peer, _pass: pass, counted } = accepted;
                         serve(worker, peer, stream).await;
-                        drop(counted);
+                        drop((pass, counted));
                     });
                 }
                 Some(ToWorker::Configuration(blueprint, done)) => {
@@ -239,8 +287,16 @@ async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
         sniffed = tokio::time::timeout(limit, sniff(&mut stream)) => sniffed,
         () = peer.listener.closing.cancelled() => return,
     };
-    let Ok(Some((is_http2, ahead))) = sniffed else {
-        return;
+    let (is_http2, ahead) = match sniffed {
+        Ok(Some(sniffed)) => sniffed,
+        Ok(None) => {
+            worker.metrics.connections.silent.increment(1);
+            return;
+        }
+        Err(_) => {
+            worker.metrics.connections.closed(Closed::HeadTimeout);
+            return;
+        }
     };
     if is_http2 {
         http2::serve(worker, peer, stream, ahead).await;
@@ -263,6 +319,12 @@ async fn sniff(stream: &mut ClientIo) -> Option<(bool, BytesMut)> {
         }
         if compared == PREFACE.len() {
             return Some((true, ahead));
+        }
+        // What is missing of the preface may take long: not in a buffer for a whole batch.
+        if ahead.capacity() > http1::READ_BYTES / 2 {
+            let mut small = BytesMut::with_capacity(1024);
+            small.extend_from_slice(&ahead);
+            ahead = small;
         }
     }
 }

@@ -2,6 +2,7 @@
 //! label values at zero. The request path holds handles and never looks a name up.
 
 mod config;
+mod connections;
 mod keys;
 mod seeing;
 mod tenants;
@@ -16,6 +17,8 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use model::Signal;
 
 use self::config::ConfigMetrics;
+pub(crate) use self::connections::Closed;
+use self::connections::ConnectionMetrics;
 pub(crate) use self::keys::UseMetrics;
 pub(crate) use self::seeing::SpanMetrics;
 pub(crate) use self::tenants::{OfTenant, TenantMetrics};
@@ -85,8 +88,7 @@ pub(crate) struct Metrics {
     refusals: Vec<(&'static str, Counter)>,
     pub(crate) unrouted: Counter,
     pub(crate) tenant_headers_ignored: Counter,
-    pub(crate) connections: Gauge,
-    pub(crate) connections_accepted: Counter,
+    pub(crate) connections: ConnectionMetrics,
     pub(crate) requests_in_flight: Gauge,
     pub(crate) keys_held: Gauge,
     pub(crate) key_fetches: Counter,
@@ -155,8 +157,7 @@ impl Metrics {
             refusals,
             unrouted: counter!("okmon_edge_unrouted_requests_total"),
             tenant_headers_ignored: counter!("okmon_edge_tenant_headers_ignored_total"),
-            connections: gauge!("okmon_edge_connections"),
-            connections_accepted: counter!("okmon_edge_connections_accepted_total"),
+            connections: ConnectionMetrics::register(),
             requests_in_flight: gauge!("okmon_edge_requests_in_flight"),
             keys_held: gauge!("okmon_edge_keys_held"),
             key_fetches: counter!("okmon_edge_key_fetches_total"),
@@ -229,14 +230,6 @@ fn describe() {
     describe_counter!(
         "okmon_edge_tenant_headers_ignored_total",
         "Tenant headers that disagreed with the key on a listener set to ignore them."
-    );
-    describe_gauge!(
-        "okmon_edge_connections",
-        "Connections from senders that are open."
-    );
-    describe_counter!(
-        "okmon_edge_connections_accepted_total",
-        "Connections accepted from senders."
     );
     describe_gauge!(
         "okmon_edge_requests_in_flight",

@@ -4,12 +4,14 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use ops::config::ByteSize;
+use tokio::time::Instant;
 
 use super::account::{Entry, Tally};
 use super::forward::check_trailers;
@@ -61,6 +63,7 @@ pub(crate) struct Upload {
     body: ClientBody,
     tally: Rc<Tally>,
     max: ByteSize,
+    pace: Pace,
     /// Bytes that were read ahead and go before the rest.
     ahead: Option<Bytes>,
     /// What is left of the one message of a gRPC call whose prefix was taken off.
@@ -68,11 +71,17 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(body: ClientBody, tally: Rc<Tally>, max: ByteSize) -> Self {
+    pub(crate) fn new(
+        body: ClientBody,
+        tally: Rc<Tally>,
+        max: ByteSize,
+        rate_min: ByteSize,
+    ) -> Self {
         Self {
             body,
             tally,
             max,
+            pace: Pace::new(rate_min),
             ahead: None,
             message_left: None,
         }
@@ -120,8 +129,14 @@ impl Upload {
     }
 
     fn poll_counted(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Refusal>>> {
-        let next = ready!(self.body.poll_data(cx));
+        let Poll::Ready(next) = self.body.poll_data(cx) else {
+            self.pace.waits();
+            return Poll::Pending;
+        };
         if let Some(Ok(data)) = &next {
+            if !self.pace.keeps(self.tally.received_bytes.get()) {
+                return Poll::Ready(Some(Err(Refusal::BodyTimeout)));
+            }
             let received = self.tally.received_bytes.get() + data.len() as u64;
             self.tally.received_bytes.set(received);
             if received > self.max.0 {
@@ -132,10 +147,59 @@ impl Upload {
     }
 }
 
+/// For how long a body may come as slowly as it likes.
+const PACE_GRACE: Duration = Duration::from_secs(10);
+
+/// Whether a body comes fast enough. Only the time counts that is spent waiting for the client: an upstream that is slow to take
+/// it is not the client's fault.
+struct Pace {
+    /// Bytes a second; 0 is any.
+    rate_min: ByteSize,
+    waited: Duration,
+    waits_since: Option<Instant>,
+}
+
+impl Pace {
+    const fn new(rate_min: ByteSize) -> Self {
+        Self {
+            rate_min,
+            waited: Duration::ZERO,
+            waits_since: None,
+        }
+    }
+
+    /// Notes that there is nothing to take.
+    fn waits(&mut self) {
+        if self.waits_since.is_none() && self.rate_min.0 > 0 {
+            self.waits_since = Some(Instant::now());
+        }
+    }
+
+    /// Notes that there is something again, after `received` bytes: whether that was soon enough.
+    fn keeps(&mut self, received: u64) -> bool {
+        let Some(since) = self.waits_since.take() else {
+            return true;
+        };
+        self.waited += since.elapsed();
+        let late = self.waited.saturating_sub(PACE_GRACE);
+        late.is_zero() || received >= self.rate_min.0.saturating_mul(self.waited.as_secs())
+    }
+}
+
+/// What an answer tells the connection it goes out on of who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Showed no key that is known.
+    Stranger,
+    /// Showed a key that is known.
+    Known,
+}
+
 /// The body of an answer; keeps the request's account until it is over.
 pub(crate) struct Body {
     content: Content,
     entry: Option<Entry>,
+    standing: Standing,
 }
 
 /// What an answer consists of.
@@ -158,6 +222,7 @@ impl Body {
         Self {
             content: Content::Over,
             entry: None,
+            standing: Standing::Stranger,
         }
     }
 
@@ -179,6 +244,7 @@ impl Body {
         Self {
             content,
             entry: None,
+            standing: Standing::Stranger,
         }
     }
 
@@ -191,12 +257,23 @@ impl Body {
         Self {
             content: Content::Upstream { download, grpc },
             entry: None,
+            standing: Standing::Stranger,
         }
     }
 
     /// Whether there is nothing to send.
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.content, Content::Over)
+    }
+
+    /// Who asked.
+    pub(crate) const fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Notes who asked.
+    pub(crate) const fn stands(&mut self, standing: Standing) {
+        self.standing = standing;
     }
 
     /// Lets `entry` end with this body.
@@ -297,4 +374,34 @@ fn broken_call() -> HeaderMap {
     let text = format!("ok-monitoring: {}", refusal.text());
     otlp_grpc::status_headers(&mut trailers, Code::Unavailable as u8, &text);
     trailers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits `seconds` for the client, which has sent `received` bytes then.
+    async fn waited(pace: &mut Pace, seconds: u64, received: u64) -> bool {
+        pace.waits();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        pace.keeps(received)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_be_slow_for_a_while_but_not_for_ever() {
+        let mut pace = Pace::new(ByteSize(100));
+        assert!(waited(&mut pace, 10, 1).await, "within the grace");
+        assert!(waited(&mut pace, 1, 1_100).await, "as fast as it must be");
+        assert!(!waited(&mut pace, 1, 1_199).await, "a byte too slow");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_that_nobody_waits_for_the_client_does_not_count() {
+        let mut pace = Pace::new(ByteSize(100));
+        assert!(waited(&mut pace, 10, 1).await);
+        tokio::time::advance(Duration::from_hours(1)).await;
+        assert!(pace.keeps(2), "the upstream was slow");
+        let mut any = Pace::new(ByteSize(0));
+        assert!(waited(&mut any, 1_000_000, 1).await, "0 takes any");
+    }
 }

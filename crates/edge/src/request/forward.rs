@@ -39,7 +39,7 @@ pub(crate) async fn forward(
     tally: Rc<Tally>,
 ) -> Result<Response<Body>, Refusal> {
     let target = Rc::clone(&admitted.routed.target);
-    let upload = Upload::new(body, tally, admitted.body_max);
+    let upload = Upload::new(body, tally, admitted.body_max, settings.body_rate_min);
     if admitted.routed.protocol == Protocol::OtlpGrpc && target.upstream.speaks != Speaks::Grpc {
         return reframe::call(worker, settings, &admitted, &parts, upload).await;
     }

@@ -13,11 +13,12 @@ mod trace_parent;
 
 use std::rc::Rc;
 
-use http::Response;
 use http::request::Parts;
+use http::{HeaderName, HeaderValue, Response, Version};
 
 use self::body::{Body, ClientBody};
 pub(crate) use self::trace_parent::TraceParent;
+use crate::config::ConnectionSettings;
 use crate::listen::Peer;
 use crate::protocol::Dialect;
 use crate::refusal::Refusal;
@@ -39,6 +40,7 @@ pub(crate) async fn serve(
         let body = body?;
         let current = worker.current();
         let settings = &current.settings;
+        check_head(&settings.connections, &parts)?;
         let routed = route::route(&current.targets, &parts)?;
         entry.is_for(&routed);
         let at = entry.started();
@@ -51,6 +53,25 @@ pub(crate) async fn serve(
     }
     .await;
     entry.close(answer)
+}
+
+/// Checks the head's size where its reader has not: HTTP/2's headers are counted as RFC 9113 section 6.5.2 does.
+fn check_head(limits: &ConnectionSettings, parts: &Parts) -> Result<(), Refusal> {
+    let headers = &parts.headers;
+    if headers.len() > limits.headers_max {
+        let limit = limits.headers_max;
+        return Err(Refusal::TooManyHeaders { limit });
+    }
+    if parts.version >= Version::HTTP_2 {
+        let size =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+        let bytes: usize = headers.iter().map(size).sum();
+        if bytes as u64 > limits.head_max.0 {
+            let limit = limits.head_max;
+            return Err(Refusal::HeadTooLarge { limit });
+        }
+    }
+    Ok(())
 }
 
 /// Answers what was no request: there is nothing to route an answer by.

@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) tenant_labels: u32,
     /// How many failed authentications an address may bring at once; they are forgiven at one a minute.
     pub(crate) auth_failures: u32,
+    /// Lines for the section `[connections]`.
+    pub(crate) connections: &'static str,
     /// Lines for the section `[runtime]`.
     pub(crate) runtime: &'static str,
 }
@@ -82,6 +84,7 @@ impl Setup {
         poll_every: "100ms",
         tenant_labels: 1000,
         auth_failures: 1_000_000,
+        connections: "",
         runtime: "",
     };
 
@@ -329,6 +332,7 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         poll_every,
         tenant_labels,
         auth_failures,
+        connections,
         runtime,
     } = setup;
     let snapshot = snapshot.display();
@@ -336,7 +340,7 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
          [ops]\naddress = '127.0.0.1:0'\ntenant_labels_max = {tenant_labels}\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
          [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
-         [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n{runtime}\n\
+         [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n{runtime}\n[connections]\n{connections}\n\
          [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\
          [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nresponse_timeout = '{response_timeout}'\n\
          [upstreams.loki]\nurl = '{upstream}'\nkind = 'loki'\nresponse_timeout = '{response_timeout}'\n\

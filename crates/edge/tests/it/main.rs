@@ -15,6 +15,8 @@ mod drain;
 mod failures;
 mod framing;
 mod harness;
+mod hostile;
+mod hostile_http2;
 mod key_outage;
 mod keys;
 mod metrics;
