@@ -96,8 +96,12 @@ fn v1(bytes: &[u8]) -> Result<Parsed, BadHeader> {
             V1_MIN
         };
         let end = if bytes.ends_with(b"\r") { 1 } else { 2 };
-        return Ok(more(least.saturating_sub(bytes.len()).max(end)));
+        let least = least.saturating_sub(bytes.len()).max(end);
+        return Ok(more(least.min(V1_MAX - bytes.len())));
     };
+    if end >= V1_MAX {
+        return Err(Malformed("the line is longer than 107 bytes"));
+    }
     let line = bytes
         .get(..end)
         .and_then(|line| line.strip_suffix(b"\r"))
@@ -309,8 +313,12 @@ mod tests {
         let mut long = b"PROXY UNKNOWN ".to_vec();
         long.resize(V1_MAX - 2, b'x');
         assert_eq!(whole(&[&long[..], b"\r\n"].concat()), None);
-        long.extend(b"xx");
-        assert_eq!(malformed(&long), "the line is longer than 107 bytes");
+        long.push(b'x');
+        assert_eq!(parse(&long), Ok(more(1)), "no byte beyond the bound");
+        for too_long in [&b"x"[..], b"\r\n"] {
+            let line = [&long[..], too_long].concat();
+            assert_eq!(malformed(&line), "the line is longer than 107 bytes");
+        }
     }
 
     #[test]
