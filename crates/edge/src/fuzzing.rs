@@ -7,6 +7,7 @@ use model::{ApiKey, Signal};
 use ops::config::ByteSize;
 
 use crate::listen::http1_head::{self, Framing};
+use crate::listen::http2_frames::{FrameLimits, Frames};
 use crate::refusal::Refusal;
 use crate::request::{authenticate, route};
 
@@ -69,4 +70,17 @@ pub fn http1_head(buffer: &mut BytesMut, head_max: u64) -> Result<Option<Head>, 
         }),
         keep_alive: head.keep_alive,
     }))
+}
+
+/// What the frames of a sender, its preface included, end a connection for when only `limit` of each kind are taken.
+pub fn http2_abuse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limit: u32) -> Option<String> {
+    let mut frames = Frames::new(FrameLimits {
+        control_frames: limit,
+        resets: limit,
+        provoked_resets: limit,
+    });
+    let abuse = pieces
+        .into_iter()
+        .find_map(|piece| frames.received(piece))?;
+    Some(format!("{abuse:?}"))
 }
