@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use model::KeyDigest;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -31,13 +32,19 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Failed authentications, by address and by key.
 pub(crate) struct Failures {
-    /// Keyed by what [`subnet`] makes of an address.
-    budgets: Cache<IpAddr, Arc<Budget>>,
+    budgets: ArcSwap<Budgets>,
     dead_keys: Cache<KeyDigest, Arc<Mutex<DeadKey>>>,
-    /// `None` where there is no budget.
-    rate: Option<Rate>,
     started: Instant,
     metrics: Arc<Metrics>,
+}
+
+/// The budgets that one configuration gives.
+struct Budgets {
+    /// Keyed by what [`subnet`] makes of an address.
+    by_address: Cache<IpAddr, Arc<Budget>>,
+    /// `None` where there is no budget.
+    rate: Option<Rate>,
+    settings: AuthFailureSettings,
 }
 
 /// What a budget is, in nanoseconds: every failure costs `cost`, and there are never more than `full` to be had.
@@ -61,34 +68,31 @@ struct DeadKey {
 
 impl Failures {
     pub(crate) fn new(settings: &AuthFailureSettings, metrics: Arc<Metrics>) -> Self {
-        let rate = Rate::new(settings);
-        // What is full again need not be remembered.
-        let refilled_in = rate.map_or(Duration::from_secs(1), |rate| {
-            Duration::from_nanos(rate.full)
-        });
         Self {
-            // Not the default policy, which turns newcomers away when there are many.
-            budgets: Cache::builder()
-                .max_capacity(u64::from(settings.addresses_max))
-                .eviction_policy(EvictionPolicy::lru())
-                .time_to_idle(refilled_in)
-                .build(),
+            budgets: ArcSwap::from_pointee(Budgets::new(settings)),
             dead_keys: Cache::builder()
                 .max_capacity(DEAD_KEYS_MAX)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_idle(DEAD_KEY_IDLE)
                 .build(),
-            rate,
             started: Instant::now(),
             metrics,
         }
     }
 
+    /// Gives budgets by other settings from now on. If they are others, every address begins with a full one.
+    pub(crate) fn replace(&self, settings: &AuthFailureSettings) {
+        if self.budgets.load().settings != *settings {
+            self.budgets.store(Arc::new(Budgets::new(settings)));
+        }
+    }
+
     /// Charges `address` for a failed authentication.
     pub(crate) fn charge(&self, address: IpAddr) {
-        let Some(rate) = self.rate else { return };
+        let budgets = self.budgets.load();
+        let Some(rate) = budgets.rate else { return };
         let now = self.now();
-        let budget = self.budgets.get_with(subnet(address), Arc::default);
+        let budget = budgets.by_address.get_with(subnet(address), Arc::default);
         if budget.charge(rate, now) {
             self.metrics.auth_budgets_exhausted.increment(1);
         }
@@ -100,8 +104,9 @@ impl Failures {
     /// # Errors
     /// When the budget is used up: the seconds until it is not.
     pub(crate) fn look_up(&self, address: IpAddr) -> Result<LookUp<'_>, u32> {
-        if let Some(rate) = self.rate
-            && let Some(budget) = self.budgets.get(&subnet(address))
+        let budgets = self.budgets.load();
+        if let Some(rate) = budgets.rate
+            && let Some(budget) = budgets.by_address.get(&subnet(address))
         {
             budget.left(rate, self.now())?;
         }
@@ -143,11 +148,12 @@ impl Failures {
     }
 
     fn report(&self) {
-        self.budgets.run_pending_tasks();
+        let addresses = &self.budgets.load().by_address;
+        addresses.run_pending_tasks();
         self.dead_keys.run_pending_tasks();
         let size = |entries: u64| f64::from(u32::try_from(entries).unwrap_or(u32::MAX));
         let metrics = &self.metrics;
-        metrics.auth_addresses.set(size(self.budgets.entry_count()));
+        metrics.auth_addresses.set(size(addresses.entry_count()));
         metrics.dead_keys.set(size(self.dead_keys.entry_count()));
     }
 }
@@ -158,6 +164,27 @@ pub(crate) async fn keep_reporting(failures: Arc<Failures>, stop: CancellationTo
         tokio::select! {
             () = tokio::time::sleep(REPORT_EVERY) => failures.report(),
             () = stop.cancelled() => return,
+        }
+    }
+}
+
+impl Budgets {
+    fn new(settings: &AuthFailureSettings) -> Self {
+        let rate = Rate::new(settings);
+        // What is full again need not be remembered.
+        let refilled_in = rate.map_or(Duration::from_secs(1), |rate| {
+            Duration::from_nanos(rate.full)
+        });
+        // Not the default policy, which turns newcomers away when there are many.
+        let by_address = Cache::builder()
+            .max_capacity(u64::from(settings.addresses_max))
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(refilled_in)
+            .build();
+        Self {
+            by_address,
+            rate,
+            settings: settings.clone(),
         }
     }
 }
@@ -264,7 +291,7 @@ mod tests {
     }
 
     fn rate(burst: u32, per_minute: u32) -> Rate {
-        failures(burst, per_minute, 1).rate.unwrap()
+        failures(burst, per_minute, 1).budgets.load().rate.unwrap()
     }
 
     fn digest(n: u64) -> KeyDigest {
@@ -324,6 +351,23 @@ mod tests {
     }
 
     #[test]
+    fn other_settings_begin_with_full_budgets_and_the_same_ones_change_nothing() {
+        let (failures, address) = (failures(1, 1, 10), v4(1));
+        failures.charge(address);
+        let settings = |burst| AuthFailureSettings {
+            burst,
+            per_minute: 1,
+            addresses_max: 10,
+        };
+        failures.replace(&settings(1));
+        assert!(failures.look_up(address).is_err());
+        failures.replace(&settings(2));
+        for left in [true, true, false] {
+            assert_eq!(failures.look_up(address).is_ok(), left);
+        }
+    }
+
+    #[test]
     fn an_ipv6_customer_has_one_budget_and_a_mapped_address_is_the_ipv4_one() {
         let same = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9"];
         let same: BTreeSet<_> = same
@@ -357,7 +401,7 @@ mod tests {
             failures.refused(&digest(n));
         }
         failures.report();
-        assert!(failures.budgets.entry_count() <= 1000);
+        assert!(failures.budgets.load().by_address.entry_count() <= 1000);
         assert!(failures.dead_keys.entry_count() <= DEAD_KEYS_MAX);
         // Not those that come last are turned away: whoever tries now is counted.
         for _ in 0..10 {

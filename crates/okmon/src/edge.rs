@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -16,6 +17,9 @@ use tracing::error;
 /// What `systemctl status` shows.
 const SERVING: &str = "serving";
 const REFUSED: &str = "serving by an older configuration: the file's is refused, the log says why";
+
+/// How long a file with a mistake is given to become one without.
+const HALF_WRITTEN: Duration = Duration::from_millis(300);
 
 /// Flags of `okmon edge`.
 #[derive(Debug, Args)]
@@ -81,6 +85,7 @@ pub fn run(args: &EdgeArgs) -> anyhow::Result<()> {
                 Signal::Stop => break,
                 Signal::Reload => {
                     notify::reloading();
+                    file.reading();
                     let status = reload(&mut running, args, &logging).await;
                     // A reload ends with the word that begins the service; before that, the keys are still awaited.
                     if is_ready {
@@ -99,7 +104,13 @@ pub fn run(args: &EdgeArgs) -> anyhow::Result<()> {
 
 /// Takes over what the file says now, or says why not and leaves everything as it is.
 async fn reload(running: &mut edge::Running, args: &EdgeArgs, logging: &Logging) -> &'static str {
-    let taken = match read(&args.config) {
+    let mut config = read(&args.config);
+    if config.is_err() {
+        // Whoever writes it may have sent the signal first.
+        tokio::time::sleep(HALF_WRITTEN).await;
+        config = read(&args.config);
+    }
+    let taken = match config {
         Ok(config) => {
             let log = config.log.clone();
             let taken = running.reload(config).await;

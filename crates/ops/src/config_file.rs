@@ -34,6 +34,11 @@ impl ConfigFile {
         }
     }
 
+    /// Somebody reads the file now, for whatever reason: as it is, it is no change any more.
+    pub fn reading(&mut self) {
+        self.read = look(&self.path);
+    }
+
     /// Waits until the file is another one and stays so for a moment. A file that is gone is no change: what was read from it
     /// stays in force. May be dropped and called again at any time.
     pub async fn changed(&mut self) {
@@ -79,6 +84,12 @@ mod tests {
         );
         fs::write(&path, "bb").unwrap();
         timeout(LONG, file.changed()).await.unwrap();
+        fs::write(&path, "bbb").unwrap();
+        file.reading();
+        assert!(
+            timeout(LONG, file.changed()).await.is_err(),
+            "what is read is no change"
+        );
         let other = folder.path().join("new.toml");
         fs::write(&other, "cc").unwrap();
         fs::rename(&other, &path).unwrap();

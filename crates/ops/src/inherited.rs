@@ -19,10 +19,33 @@ struct Socket {
     name: String,
     address: SocketAddr,
     listener: TcpListener,
-    taken: bool,
 }
 
+/// A socket that has a listener's name and listens elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the inherited socket of this name listens on {0}: set the same here and in the socket unit"
+)]
+struct Elsewhere(SocketAddr);
+
 impl Inherited {
+    /// These sockets, by name.
+    ///
+    /// # Errors
+    /// When one is none that listens.
+    pub fn new(named: Vec<(String, TcpListener)>) -> io::Result<Self> {
+        let mut sockets = Vec::with_capacity(named.len());
+        for (name, listener) in named {
+            listener.set_nonblocking(true)?;
+            sockets.push(Socket {
+                address: listener.local_addr()?,
+                name,
+                listener,
+            });
+        }
+        Ok(Self { sockets })
+    }
+
     /// Takes what `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` tell of; nothing if they are meant for another process.
     /// Takes the first two out of the environment, so call it once, before other threads read that.
     ///
@@ -42,49 +65,56 @@ impl Inherited {
             let Some(listener) = from.take_tcp_listener(n).map_err(not_tcp)? else {
                 continue;
             };
-            listener.set_nonblocking(true)?;
-            sockets.push(Socket {
-                address: listener.local_addr()?,
-                name,
-                listener,
-                taken: false,
-            });
+            sockets.push((name, listener));
         }
-        Ok(Self { sockets })
+        Self::new(sockets)
     }
 
-    /// A handle to the socket of this name, or else to one at this address: the same port and IP, or either IP the wildcard.
+    /// A handle to the socket of this name, or else to one at this address: the same port and IP, or either IP the wildcard. With
+    /// port 0, only the name counts.
     ///
     /// # Errors
-    /// When the operating system has no descriptor left for it.
-    pub fn find(&mut self, name: &str, address: SocketAddr) -> io::Result<Option<TcpListener>> {
-        let found = self
-            .sockets
-            .iter()
-            .position(|socket| socket.name == name)
-            .or_else(|| {
-                let serves = |socket: &Socket| serves(socket.address, address);
-                self.sockets.iter().position(serves)
-            });
-        let Some(socket) = found.and_then(|found| self.sockets.get_mut(found)) else {
+    /// When the socket of this name has another address, or the operating system has no descriptor left for it.
+    pub fn find(&self, name: &str, address: SocketAddr) -> io::Result<Option<TcpListener>> {
+        let named = self.sockets.iter().find(|socket| socket.name == name);
+        let at = || {
+            let mut sockets = self.sockets.iter();
+            sockets.find(|socket| socket.is_for(name, address))
+        };
+        let Some(socket) = named.or_else(at) else {
             return Ok(None);
         };
-        socket.taken = true;
+        if !serves(socket.address, address) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                Elsewhere(socket.address),
+            ));
+        }
         socket.listener.try_clone().map(Some)
     }
 
-    /// The sockets that nobody asked for yet, by name and address.
-    pub fn left(&self) -> Vec<String> {
-        let left = self.sockets.iter().filter(|socket| !socket.taken);
-        left.map(|socket| format!("{} ({})", socket.address, socket.name))
-            .collect()
+    /// The sockets that would be found for none of these names and addresses.
+    pub fn left(&self, wanted: &[(&str, SocketAddr)]) -> Vec<String> {
+        let mut left = Vec::new();
+        for socket in &self.sockets {
+            if !wanted.iter().any(|(name, at)| socket.is_for(name, *at)) {
+                left.push(format!("{} ({})", socket.address, socket.name));
+            }
+        }
+        left
+    }
+}
+
+impl Socket {
+    fn is_for(&self, name: &str, address: SocketAddr) -> bool {
+        self.name == name || address.port() != 0 && serves(self.address, address)
     }
 }
 
 fn serves(socket: SocketAddr, wanted: SocketAddr) -> bool {
     let ip =
         socket.ip() == wanted.ip() || socket.ip().is_unspecified() || wanted.ip().is_unspecified();
-    ip && socket.port() == wanted.port()
+    ip && (wanted.port() == 0 || socket.port() == wanted.port())
 }
 
 #[cfg(test)]
@@ -94,22 +124,22 @@ mod tests {
     fn inherited(name: &str) -> (Inherited, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let socket = Socket {
-            name: name.to_owned(),
-            address,
-            listener,
-            taken: false,
-        };
-        let sockets = vec![socket];
-        (Inherited { sockets }, address)
+        let inherited = Inherited::new(vec![(name.to_owned(), listener)]);
+        (inherited.unwrap(), address)
     }
 
     #[test]
     fn a_socket_is_found_by_name_or_address() {
         let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
-        let (mut by_name, _) = inherited("otlp");
-        assert!(by_name.find("otlp", elsewhere).unwrap().is_some());
-        let (mut by_address, address) = inherited("okmon-edge.socket");
+        let (by_name, address) = inherited("otlp");
+        let free_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        for wanted in [address, free_port] {
+            assert!(by_name.find("otlp", wanted).unwrap().is_some());
+        }
+        assert!(by_name.find("other", free_port).unwrap().is_none());
+        let error = by_name.find("otlp", elsewhere).unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()), "{error}");
+        let (by_address, address) = inherited("okmon-edge.socket");
         assert!(by_address.find("otlp", elsewhere).unwrap().is_none());
         let everywhere = SocketAddr::from(([0, 0, 0, 0], address.port()));
         for wanted in [address, everywhere] {
@@ -121,10 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_is_told() {
-        let (mut inherited, address) = inherited("x");
-        assert_eq!(inherited.left(), [format!("{address} (x)")]);
-        inherited.find("x", address).unwrap();
-        assert!(inherited.left().is_empty());
+    fn what_has_no_listener_is_told() {
+        let (inherited, address) = inherited("x");
+        let elsewhere = SocketAddr::from(([127, 0, 0, 1], 1));
+        assert_eq!(
+            inherited.left(&[("y", elsewhere)]),
+            [format!("{address} (x)")]
+        );
+        for wanted in [("x", elsewhere), ("y", address)] {
+            assert!(inherited.left(&[wanted]).is_empty());
+        }
     }
 }

@@ -17,6 +17,9 @@ use crate::listen::gate::Gate;
 use crate::listen::{self, Listener};
 use crate::metrics::Metrics;
 
+/// The name by which a socket for the operator's port is inherited.
+pub(super) const OPS: &str = "ops";
+
 /// All listeners, and the sockets that outlive them.
 pub(super) struct Listeners {
     open: Vec<Open>,
@@ -30,6 +33,9 @@ pub(super) struct Listeners {
 
 struct Open {
     listener: Arc<Listener>,
+    /// Kept for a listener that takes this one's place under another name.
+    socket: Arc<TcpListener>,
+    inherited: bool,
     /// Where it listens; the configuration may have said port 0.
     address: SocketAddr,
     /// What the configuration said.
@@ -39,7 +45,7 @@ struct Open {
 /// A socket that nobody accepts from yet.
 pub(super) struct Opened {
     settings: ListenerSettings,
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     inherited: bool,
     address: SocketAddr,
 }
@@ -48,9 +54,9 @@ pub(super) struct Opened {
 pub(super) fn open(
     name: &str,
     address: SocketAddr,
-    inherited: &mut Inherited,
+    inherited: &Inherited,
 ) -> Result<(TcpListener, bool), StartError> {
-    let mut opening = || match inherited.find(name, address)? {
+    let opening = || match inherited.find(name, address)? {
         Some(socket) => Ok((TcpListener::from_std(socket)?, true)),
         None => Ok((bind(address)?, false)),
     };
@@ -58,6 +64,28 @@ pub(super) fn open(
         name: name.to_owned(),
         address,
         source,
+    })
+}
+
+/// As [`open`], for a listener that may take the place of one that listens at its address under another name.
+fn open_beside(
+    open: &[Open],
+    settings: &ListenerSettings,
+    inherited: &Inherited,
+) -> Result<Opened, StartError> {
+    // Port 0 takes a free one each time.
+    let same = |open: &&Open| open.configured == settings.address && settings.address.port() != 0;
+    let (socket, inherited) = if let Some(open) = open.iter().find(same) {
+        (Arc::clone(&open.socket), open.inherited)
+    } else {
+        let (socket, inherited) = self::open(&settings.name, settings.address, inherited)?;
+        (Arc::new(socket), inherited)
+    };
+    Ok(Opened {
+        settings: settings.clone(),
+        inherited,
+        address: socket.local_addr()?,
+        socket,
     })
 }
 
@@ -96,27 +124,13 @@ impl Listeners {
     ///
     /// # Errors
     /// One line per address that cannot be listened on; then none is kept.
-    pub(super) fn open_new(
-        &mut self,
-        wanted: &[ListenerSettings],
-    ) -> Result<Vec<Opened>, Vec<String>> {
+    pub(super) fn open_new(&self, wanted: &[ListenerSettings]) -> Result<Vec<Opened>, Vec<String>> {
         let (mut opened, mut problems) = (Vec::new(), Vec::new());
         for settings in wanted {
             if self.open.iter().any(|open| open.is_of(settings)) {
                 continue;
             }
-            let (name, address) = (&settings.name, settings.address);
-            let socket =
-                open(name, address, &mut self.inherited).and_then(|(socket, inherited)| {
-                    let address = socket.local_addr()?;
-                    Ok(Opened {
-                        settings: settings.clone(),
-                        socket,
-                        inherited,
-                        address,
-                    })
-                });
-            match socket {
+            match open_beside(&self.open, settings, &self.inherited) {
                 Ok(socket) => opened.push(socket),
                 Err(error) => problems.push(error.to_string()),
             }
@@ -128,9 +142,19 @@ impl Listeners {
         }
     }
 
-    /// Checks that every inherited socket has found its listener.
-    pub(super) fn nothing_left(&self) -> Result<(), StartError> {
-        let left = self.inherited.left();
+    /// Checks that every inherited socket has a listener among those `wanted`, or is the ops port.
+    pub(super) fn nothing_left(
+        &self,
+        ops: SocketAddr,
+        wanted: &[ListenerSettings],
+    ) -> Result<(), StartError> {
+        let mut all = vec![(OPS, ops)];
+        all.extend(
+            wanted
+                .iter()
+                .map(|settings| (settings.name.as_str(), settings.address)),
+        );
+        let left = self.inherited.left(&all);
         if left.is_empty() {
             Ok(())
         } else {
@@ -153,7 +177,7 @@ impl Listeners {
                 self.closing.child_token(),
             ));
             self.accepting.spawn(listen::accept(
-                opened.socket,
+                Arc::clone(&opened.socket),
                 opened.inherited,
                 Arc::clone(&listener),
                 workers.senders(),
@@ -162,6 +186,8 @@ impl Listeners {
             ));
             self.open.push(Open {
                 listener,
+                socket: opened.socket,
+                inherited: opened.inherited,
                 address: opened.address,
                 configured,
             });
@@ -212,8 +238,9 @@ impl Listeners {
         }
     }
 
-    /// Waits until nobody accepts any more.
+    /// Waits until nobody accepts any more, and closes the sockets: who comes now is refused, unless they are inherited.
     pub(super) async fn ended(&mut self) {
+        self.open.clear();
         while self.accepting.join_next().await.is_some() {}
     }
 }

@@ -82,6 +82,7 @@ pub struct Running {
     config: Config,
     listeners: Listeners,
     workers: Workers,
+    failures: Arc<Failures>,
     metrics: Arc<Metrics>,
     readiness: Readiness,
     tasks: JoinSet<()>,
@@ -100,13 +101,13 @@ pub struct Running {
 /// # Errors
 /// When a port is taken, the database has an unknown schema, or an upstream's TLS settings are wrong. A database that does
 /// not answer is no error: it is tried until it does.
-pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, StartError> {
+pub async fn start(config: Config, inherited: Inherited) -> Result<Running, StartError> {
     let (metrics, rendered) = Metrics::new()?;
     let readiness = Readiness::default();
     let [draining, closing, stop] = [(); 3].map(|()| CancellationToken::new());
     let mut tasks = JoinSet::new();
 
-    let (ops_socket, _) = listeners::open("ops", config.ops_address, &mut inherited)?;
+    let (ops_socket, _) = listeners::open(listeners::OPS, config.ops_address, &inherited)?;
     let ops_address = ops_socket.local_addr()?;
     let mut listeners = Listeners::new(
         inherited,
@@ -117,7 +118,7 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
     let opened = listeners
         .open_new(&config.listeners)
         .map_err(StartError::Configuration)?;
-    listeners.nothing_left()?;
+    listeners.nothing_left(config.ops_address, &config.listeners)?;
 
     let store = Store::open(&config.database, config.database_connections);
     check_schema(&store).await?;
@@ -155,7 +156,7 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
     ));
     let common = Common {
         keys: keyring,
-        failures,
+        failures: Arc::clone(&failures),
         clock: Arc::new(Clock::start()),
         metrics: Arc::clone(&metrics),
         log_limits,
@@ -180,6 +181,7 @@ pub async fn start(config: Config, mut inherited: Inherited) -> Result<Running, 
         config,
         listeners,
         workers,
+        failures,
         metrics,
         readiness,
         tasks,

@@ -2,7 +2,7 @@
 
 use tracing::info;
 
-use super::Running;
+use super::{Running, StartError};
 use crate::config::Config;
 use crate::worker::Blueprint;
 
@@ -31,6 +31,8 @@ impl Running {
     async fn take_over(&mut self, config: Config) -> Result<(), ReloadError> {
         let mut problems = fixed(&self.config, &config);
         let opened = self.listeners.open_new(&config.listeners);
+        let left = self.inherited_left(&config);
+        problems.extend(left.err().map(|error| error.to_string()));
         let spans = self.exports.start(config.spans.as_ref());
         let spans = spans.map_err(|problem| problems.push(problem));
         let blueprint = Blueprint::new(&config, spans.ok().flatten());
@@ -42,6 +44,7 @@ impl Running {
                 return Err(ReloadError(problems));
             }
         };
+        self.failures.replace(&config.auth_failures);
         self.workers.replace(blueprint).await;
         self.listeners.limit(&config.connections);
         self.listeners
@@ -51,17 +54,24 @@ impl Running {
         info!(addresses = ?self.listeners.addresses(), "the configuration was replaced");
         Ok(())
     }
+
+    /// The sockets stay open whatever we do, and who connects to one that has no listener any more would wait for ever.
+    fn inherited_left(&self, config: &Config) -> Result<(), StartError> {
+        self.listeners
+            .nothing_left(config.ops_address, &config.listeners)
+    }
 }
 
-/// What is set differently and cannot be while the process runs: the keys in memory and their database are built around it.
+/// What is set differently and cannot be while the process runs: the keys in memory and their database are built around it,
+/// and the log cannot change its form between two lines.
 fn fixed(old: &Config, new: &Config) -> Vec<String> {
     let database =
         old.database == new.database && old.database_connections == new.database_connections;
     let fixed = [
         ("database", database),
         ("keys", old.keys == new.keys),
-        ("auth_failures", old.auth_failures == new.auth_failures),
         ("ops.address", old.ops_address == new.ops_address),
+        ("log.format", old.log.format == new.log.format),
         (
             "runtime.workers",
             old.runtime.workers == new.runtime.workers,

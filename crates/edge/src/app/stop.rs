@@ -34,17 +34,11 @@ impl Running {
             closing.cancel();
             std::future::pending::<()>().await;
         };
-        let left = {
-            let ended = async {
-                workers.ended().await;
-                0
-            };
-            tokio::select! {
-                left = tokio::time::timeout(max, ended) => left.ok(),
-                () = closes => None,
-            }
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(max, workers.ended()) => ended.is_ok(),
+            () = closes => false,
         };
-        let cut_off = left.unwrap_or_else(|| workers.connections());
+        let cut_off = if ended { 0 } else { workers.cut_off().await };
         if cut_off > 0 {
             warn!(
                 connections = cut_off,

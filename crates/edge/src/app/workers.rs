@@ -1,13 +1,14 @@
 //! A thread with a runtime of its own per core: requests never move between cores and share no lock.
 
+use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 
 use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::listen::{self, ToWorker, WorkerSender};
 use crate::uses::{self, HandedOver, Uses};
@@ -15,8 +16,11 @@ use crate::worker::{Blueprint, Common, Worker};
 
 /// The threads that serve requests.
 pub(super) struct Workers {
-    threads: Vec<JoinHandle<()>>,
     senders: Vec<WorkerSender>,
+    /// Closed when the last thread has ended; nothing is ever sent.
+    alive: mpsc::Receiver<Infallible>,
+    /// Cancelled when connections shall be dropped as they are.
+    cut_off: CancellationToken,
 }
 
 impl Workers {
@@ -28,7 +32,9 @@ impl Workers {
         hand_over: &mpsc::Sender<HandedOver>,
     ) -> io::Result<Self> {
         let blueprint = Arc::new(blueprint);
-        let (mut threads, mut senders) = (Vec::new(), Vec::new());
+        let mut senders = Vec::with_capacity(count);
+        let (lives, alive) = mpsc::channel(1);
+        let cut_off = CancellationToken::new();
         for n in 0..count {
             let (to_worker, told) = mpsc::unbounded_channel();
             senders.push(WorkerSender {
@@ -37,14 +43,20 @@ impl Workers {
             });
             let (common, blueprint) = (common.clone(), Arc::clone(&blueprint));
             let uses = Uses::new(hand_over.clone(), common.metrics.uses.clone());
+            let (lives, cut_off) = (lives.clone(), cut_off.clone());
             let thread = std::thread::Builder::new().name(format!("edge-{n}"));
-            threads.push(thread.spawn(move || {
-                if let Err(error) = run(common, &blueprint, uses, told) {
+            thread.spawn(move || {
+                if let Err(error) = run(common, &blueprint, uses, told, &cut_off) {
                     tracing::error!(%error, "a worker could not start");
                 }
-            })?);
+                drop(lives);
+            })?;
         }
-        Ok(Self { threads, senders })
+        Ok(Self {
+            senders,
+            alive,
+            cut_off,
+        })
     }
 
     /// Where to hand connections to them.
@@ -77,24 +89,20 @@ impl Workers {
 
     /// Waits until the threads end: nobody hands them connections any more, and those they have are over.
     pub(super) async fn ended(&mut self) {
-        let threads = std::mem::take(&mut self.threads);
         // The load is still asked for, which needs no channel.
         for sender in &mut self.senders {
             sender.to_worker = mpsc::unbounded_channel().0;
         }
-        let (done, all_ended) = oneshot::channel();
-        // Not one of the runtime's own threads for blocking work: the runtime's end would wait for it, however long.
-        let joining = std::thread::Builder::new().name("end".to_owned());
-        let joining = joining.spawn(move || {
-            for thread in threads {
-                // A worker that panicked has said so.
-                let _ = thread.join();
-            }
-            let _ = done.send(());
-        });
-        if joining.is_ok() {
-            let _ = all_ended.await;
-        }
+        // A worker that panicked has said so.
+        let _ = self.alive.recv().await;
+    }
+
+    /// Drops the connections that are left, with the requests on them, and waits until the threads end. How many they were.
+    pub(super) async fn cut_off(&mut self) -> usize {
+        let left = self.connections();
+        self.cut_off.cancel();
+        self.ended().await;
+        left
     }
 }
 
@@ -103,6 +111,7 @@ fn run(
     blueprint: &Blueprint,
     uses: Uses,
     told: mpsc::UnboundedReceiver<ToWorker>,
+    cut_off: &CancellationToken,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -113,8 +122,11 @@ fn run(
         tokio::select! {
             () = listen::serve_accepted(Rc::clone(&worker), told) => {}
             () = uses::keep_handing_over(Rc::clone(&worker)) => {}
+            () = cut_off.cancelled() => {}
         }
     });
+    // Streams of HTTP/2 are tasks of their own, and say what became of them when they are dropped.
+    drop(runtime);
     worker.uses.hand_over();
     Ok(())
 }

@@ -39,6 +39,13 @@ pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
             ("ignore", TenantHeader::Ignore),
         ];
         let tenant_header = listener.choice("tenant_header", &headers, TenantHeader::Strict);
+        let same = |other: &&ListenerSettings| Some(other.address) == address;
+        if let Some(other) = listeners.iter().find(same)
+            && other.address.port() != 0
+        {
+            let already = format!("[listeners.{}] has this address already", other.name);
+            listener.problem("address", already);
+        }
         listener.finish();
         if let Some(address) = address {
             listeners.push(ListenerSettings {

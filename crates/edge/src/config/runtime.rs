@@ -16,14 +16,14 @@ pub(crate) struct RuntimeSettings {
     pub(crate) reload_on_change: bool,
 }
 
-/// How connections end when their process or their listener does, each time counted from the end of the one before.
+/// How connections end when their process or their listener does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DrainSettings {
     /// How long connections are still accepted, so that whoever sends them can look elsewhere.
     pub(crate) delay: Duration,
-    /// How long a connection without a request is kept, in case one is under way.
+    /// How long a connection without a request is kept after that, in case one is under way.
     pub(crate) idle: Duration,
-    /// How long requests in flight may take.
+    /// How long requests in flight may take, counted from the end of `delay`.
     pub(crate) max: Duration,
 }
 

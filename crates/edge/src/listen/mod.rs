@@ -158,7 +158,7 @@ impl Drop for Counted {
 /// Connections that came before the end are taken over still, unless the socket outlives us (`inherited`): then they are left to
 /// who comes after.
 pub(crate) async fn accept(
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     inherited: bool,
     listener: Arc<Listener>,
     workers: Vec<WorkerSender>,

@@ -1,6 +1,7 @@
 //! An edge that is told to stop: nobody who is served is dropped, and everybody else is told in time.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::harness::{
     Setup, World, collect2, connect, eventually, head, http2, raw, read_answer, request2,
@@ -67,6 +68,13 @@ async fn requests_in_flight_are_answered_over_http1_and_http2() {
     drop(send);
     let stopping = world.stopping();
     draining(&world).await;
+    eventually("nobody listens", async || {
+        match TcpStream::connect(world.api).await {
+            Ok(_) => Err("connected".to_owned()),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
 
     stream.send_data(vec![0; 5].into(), true).unwrap();
     assert_eq!(collect2(response).await.unwrap().grpc_status(), Some("0"));

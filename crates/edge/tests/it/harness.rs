@@ -204,6 +204,25 @@ impl World {
         self.edge = Some(edge);
     }
 
+    /// Starts an edge as [`Self::start_again`], whose listener `api` takes over a socket.
+    pub(crate) async fn start_inheriting(&mut self, api: &std::net::TcpListener) {
+        assert!(self.edge.is_none(), "stop it first");
+        let named = vec![("api".to_owned(), api.try_clone().unwrap())];
+        let inherited = ops::inherited::Inherited::new(named).unwrap();
+        let text = config(
+            &self.database(),
+            &self.upstream_url,
+            self.setup,
+            &self.snapshot(),
+        );
+        let config = edge::Config::parse("test", &text).unwrap();
+        let edge = edge::start(config, inherited).await.unwrap();
+        edge.ready().await;
+        self.api = edge.listener("api").unwrap();
+        self.ops = edge.ops_address;
+        self.edge = Some(edge);
+    }
+
     /// The file with the saved keys.
     pub(crate) fn snapshot(&self) -> PathBuf {
         self.directory.path().join(SNAPSHOT)

@@ -1,5 +1,6 @@
 //! A configuration that takes another's place while requests run.
 
+use model::ApiKey;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -172,4 +173,86 @@ async fn listeners_come_and_go() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_under_another_name_goes_on_at_its_address() {
+    let mut world = start().await;
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let named = |name: &str| {
+        let section = format!("[listeners.{name}]\naddress = '{address}'\n[ops]\n");
+        move |text: String| text.replace("[ops]\n", &section)
+    };
+    world.reload(named("before")).await.unwrap();
+    let mut kept = connect(address).await;
+    assert_eq!(ask(&world, &mut kept, "", b"x").await, 200);
+    world.reload(named("after")).await.unwrap();
+    assert_eq!(world.listener("before"), None);
+    assert_eq!(world.listener("after"), Some(address));
+    assert_eq!(ask(&world, &mut kept, "", b"x").await, 200);
+    let mut end = Vec::new();
+    kept.read_to_end(&mut end).await.unwrap();
+    assert!(end.is_empty(), "the listener it came by has ended");
+    let mut new = connect(address).await;
+    for _ in 0..2 {
+        assert_eq!(ask(&world, &mut new, "", b"x").await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_listeners_cannot_have_one_address() {
+    let text =
+        "[listeners.a]\naddress = '127.0.0.1:4317'\n[listeners.b]\naddress = '127.0.0.1:4317'\n";
+    let problems = edge::Config::parse("test", text).unwrap_err().to_string();
+    assert!(
+        problems.contains("listeners.b.address: [listeners.a] has this address already"),
+        "{problems}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_of_failures_change_without_a_restart() {
+    let mut world = start().await;
+    let mut open = connect(world.api).await;
+    for burst in ["burst = 1", "burst = 1000000"] {
+        let change = |text: String| text.replace("burst = 1000000", burst) + "\n";
+        world.reload(change).await.unwrap();
+        let mut told = Vec::new();
+        for _ in 0..3 {
+            let unknown = ApiKey::generate().unwrap();
+            let headers = [
+                ("content-type", "application/x-protobuf"),
+                ("x-api-key", unknown.reveal()),
+            ];
+            let wrong = head("/v1/traces", &headers, 0);
+            open.write_all(wrong.as_bytes()).await.unwrap();
+            told.push(read_answer(&mut open).await.unwrap().status);
+        }
+        assert_eq!(told.contains(&429), burst == "burst = 1", "{told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_connects_to_an_inherited_socket_is_answered_by_the_edge_that_comes() {
+    let mut world = start().await;
+    world.stop().await;
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    world.start_inheriting(&socket).await;
+    assert_eq!(world.api, socket.local_addr().unwrap());
+    let mut kept = connect(world.api).await;
+    assert_eq!(ask(&world, &mut kept, "", b"x").await, 200);
+    let without = |text: String| text.replace("[listeners.api]", "[listeners.other]");
+    let refused = world.reload(without).await.unwrap_err();
+    assert!(refused.contains("(api)"), "{refused}");
+    assert_eq!(ask(&world, &mut kept, "", b"x").await, 200);
+    drop(kept);
+
+    world.stop().await;
+    let mut waiting = connect(world.api).await;
+    let request = request(&world, "", b"x");
+    waiting.write_all(&request).await.unwrap();
+    world.start_inheriting(&socket).await;
+    assert_eq!(read_answer(&mut waiting).await.unwrap().status, 200);
 }
