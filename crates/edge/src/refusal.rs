@@ -40,6 +40,8 @@ pub(crate) enum Refusal {
     TooLarge {
         limit: ByteSize,
     },
+    /// Too many requests are under way to the upstream.
+    Overloaded,
     Draining,
     KeysUnavailable,
     UpstreamUnreachable,
@@ -129,7 +131,7 @@ pub(crate) struct Row {
 
 impl Refusal {
     /// Every label of the table, so that metrics start at zero.
-    pub(crate) const LABELS: [&'static str; 21] = [
+    pub(crate) const LABELS: [&'static str; 22] = [
         "no_credential",
         "malformed_credential",
         "unknown_key",
@@ -140,6 +142,7 @@ impl Refusal {
         "tenant_mismatch",
         "scope",
         "too_large",
+        "overloaded",
         "draining",
         "keys_unavailable",
         "upstream_unreachable",
@@ -187,6 +190,7 @@ impl Refusal {
             Self::TenantMismatch => ("tenant_mismatch", 403, PermissionDenied, LATE),
             Self::Scope { .. } => ("scope", 403, PermissionDenied, LATE),
             Self::TooLarge { .. } => ("too_large", 413, ResourceExhausted, Never),
+            Self::Overloaded => ("overloaded", 503, Unavailable, Soon),
             Self::Draining => ("draining", 503, Unavailable, Soon),
             Self::KeysUnavailable => ("keys_unavailable", 503, Unavailable, Soon),
             Self::UpstreamUnreachable => ("upstream_unreachable", 503, Unavailable, Soon),
@@ -273,6 +277,9 @@ impl Refusal {
                     "the request has more headers than the limit of {limit}"
                 ));
             }
+            Self::Overloaded => {
+                "the storage behind this server has more requests than it is given at a time: keep the data and try again"
+            }
             Self::Draining => "this server is about to stop: try again, another one will answer",
             Self::KeysUnavailable => {
                 "API keys cannot be checked at the moment: keep the data and try again"
@@ -323,6 +330,7 @@ mod tests {
                 needed: Scope::LogsWrite,
             },
             Refusal::TooLarge { limit },
+            Refusal::Overloaded,
             Refusal::Draining,
             Refusal::KeysUnavailable,
             Refusal::UpstreamUnreachable,

@@ -1,5 +1,7 @@
 //! The URL of an upstream. Decides which URLs can be one; connecting is for `upstream::connect`.
 
+use std::net::{IpAddr, SocketAddr};
+
 use http::Uri;
 
 /// Scheme, host, port and the path before every path of a route.
@@ -46,6 +48,12 @@ impl UpstreamUrl {
             port: authority.port_u16().unwrap_or(if https { 443 } else { 80 }),
             base: uri.path().trim_end_matches('/').to_owned(),
         })
+    }
+
+    /// The address, if the host is one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        let ip: IpAddr = self.host.trim_matches(['[', ']']).parse().ok()?;
+        Some(SocketAddr::new(ip, self.port))
     }
 
     /// `host:port`, for the `Host` header.

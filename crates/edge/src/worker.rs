@@ -13,12 +13,13 @@ use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConnectionSettings, RequestLogSettings, UpstreamSettings};
+use crate::config::{Config, ConnectionSettings, RequestLogSettings};
 use crate::failures::Failures;
 use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
+use crate::request::body::ReplayBudget;
 use crate::spans::Spans;
 use crate::upstream::{Shared, Targets};
 use crate::uses::Uses;
@@ -30,6 +31,7 @@ pub(crate) struct Settings {
     /// A second.
     pub(crate) body_rate_min: ByteSize,
     pub(crate) suspend_grace: Duration,
+    pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) connections: ConnectionSettings,
     pub(crate) request_log: RequestLogSettings,
     pub(crate) tenant_labels_max: u32,
@@ -46,29 +48,38 @@ pub(crate) struct Current {
 /// What each worker makes its [`Current`] of: one configuration, its files read and its TLS set up.
 pub(crate) struct Blueprint {
     settings: Arc<Settings>,
-    upstreams: Vec<(String, UpstreamSettings)>,
     routes: Vec<(Protocol, Signal, usize)>,
-    connectors: Vec<Arc<Shared>>,
+    upstreams: Vec<Arc<Shared>>,
 }
 
 impl Blueprint {
-    /// Reads the files that the upstreams name. `spans` is where spans go.
+    /// Reads the files that the upstreams name, and looks their hosts up. A host that cannot be found is no error: requests wait
+    /// until it can. `spans` is where spans go.
     ///
     /// # Errors
     /// One line per upstream that cannot be set up.
-    pub(crate) fn new(config: &Config, spans: Option<Spans>) -> Result<Self, Vec<String>> {
-        let (mut connectors, mut problems) = (Vec::new(), Vec::new());
+    pub(crate) async fn new(
+        config: &Config,
+        spans: Option<Spans>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, Vec<String>> {
+        let (mut shared, mut problems) = (Vec::new(), Vec::new());
         for (name, upstream) in &config.upstreams {
-            match Shared::new(upstream) {
-                Ok(shared) => connectors.push(Arc::new(shared)),
+            match Shared::new(name, upstream, metrics) {
+                Ok(upstream) => shared.push(upstream),
                 Err(error) => problems.push(format!("upstreams.{name}: {error}")),
             }
         }
         if !problems.is_empty() {
             return Err(problems);
         }
+        for upstream in &shared {
+            upstream.resolve(metrics).await;
+            upstream.watch(metrics);
+        }
         Ok(Self {
             settings: Arc::new(Settings {
+                replay: Arc::new(ReplayBudget::new(config.replay)),
                 body_max: config.body_max,
                 body_idle_max: config.body_idle_max,
                 body_rate_min: config.body_rate_min,
@@ -78,22 +89,20 @@ impl Blueprint {
                 tenant_labels_max: config.tenant_labels_max,
                 spans,
             }),
-            upstreams: config.upstreams.clone(),
             routes: config.routes.clone(),
-            connectors,
+            upstreams: shared,
         })
     }
 
     /// Makes one worker's share of it, with connections of its own.
-    pub(crate) fn build(&self, metrics: &Metrics) -> Current {
+    pub(crate) fn build(&self, metrics: &Arc<Metrics>) -> Current {
         Current {
             settings: Arc::clone(&self.settings),
             targets: Targets::new(
                 &self.upstreams,
                 &self.routes,
-                &self.connectors,
                 self.settings.body_idle_max,
-                &metrics.upstream_connections,
+                metrics,
             ),
         }
     }

@@ -165,7 +165,9 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
     let mut exports = SpanExports::new(&metrics.spans, &stop);
     let spans = exports.start(config.spans.as_ref());
     let spans = spans.map_err(|problem| StartError::Configuration(vec![problem]))?;
-    let blueprint = Blueprint::new(&config, spans).map_err(StartError::Configuration)?;
+    let blueprint = Blueprint::new(&config, spans, &metrics)
+        .await
+        .map_err(StartError::Configuration)?;
     let workers = Workers::start(config.runtime.workers, blueprint, &common, &hand_over)?;
     listeners.accept(opened, &workers, &metrics);
     let probing = probe::serve(ops_socket, rendered, readiness.clone(), stop.clone());
@@ -211,10 +213,17 @@ pub async fn try_connections(config: &Config) -> Vec<String> {
     if let Err(error) = store.schema_check().await {
         problems.push(format!("database.url: {}", keys::Chain(&error)));
     }
+    let metrics = match Metrics::new() {
+        Ok((metrics, _)) => metrics,
+        Err(error) => return vec![error.to_string()],
+    };
     for (name, upstream) in &config.upstreams {
-        if let Err(reason) = upstream::try_connection(upstream).await {
-            problems.push(format!("upstreams.{name}: {reason}"));
-        }
+        let found = upstream::try_connections(name, upstream, &metrics).await;
+        problems.extend(
+            found
+                .iter()
+                .map(|problem| format!("upstreams.{name}: {problem}")),
+        );
     }
     problems
 }

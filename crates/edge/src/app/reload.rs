@@ -35,7 +35,7 @@ impl Running {
         problems.extend(left.err().map(|error| error.to_string()));
         let spans = self.exports.start(config.spans.as_ref());
         let spans = spans.map_err(|problem| problems.push(problem));
-        let blueprint = Blueprint::new(&config, spans.ok().flatten());
+        let blueprint = Blueprint::new(&config, spans.ok().flatten(), &self.metrics).await;
         let (opened, blueprint) = match (opened, blueprint) {
             (Ok(opened), Ok(blueprint)) if problems.is_empty() => (opened, blueprint),
             (opened, blueprint) => {

@@ -48,6 +48,7 @@ pub struct Config {
     pub(crate) connections: ConnectionSettings,
     pub(crate) runtime: RuntimeSettings,
     pub(crate) upstreams: Vec<(String, UpstreamSettings)>,
+    pub(crate) replay: ReplaySettings,
     /// Protocol, signal and the upstream's place in `upstreams`.
     pub(crate) routes: Vec<(Protocol, Signal, usize)>,
     /// What is logged, and how.
@@ -55,6 +56,15 @@ pub struct Config {
     pub(crate) request_log: RequestLogSettings,
     pub(crate) spans: Option<SpanSettings>,
     pub(crate) tenant_labels_max: u32,
+}
+
+/// What is kept of bodies on their way, so that a request can be sent once more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReplaySettings {
+    /// Of one request; 0 keeps none.
+    pub(crate) body_max: ByteSize,
+    /// Of all requests in flight.
+    pub(crate) budget: ByteSize,
 }
 
 impl Config {
@@ -73,6 +83,12 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let listeners = listeners::listeners(&root.section("listeners"));
     let upstreams = upstreams::upstreams(&root.section("upstreams"));
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
+    let replay = root.section("replay");
+    let replayed = ReplaySettings {
+        body_max: replay.or("body_max", ByteSize(256 << 10)),
+        budget: replay.or("budget", ByteSize(64 << 20)),
+    };
+    replay.finish();
     let ops = root.section("ops");
     let ops_address = ops.or("address", SocketAddr::from(([127, 0, 0, 1], 9600)));
     let tenant_labels_max = ops.or("tenant_labels_max", 1000);
@@ -106,6 +122,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         connections,
         runtime,
         upstreams,
+        replay: replayed,
         routes,
         log,
         request_log,

@@ -104,7 +104,7 @@ stream_window = '1KiB'
 url = 'mimir:8080'
 kind = 'mimir'
 speaks = 'grpc'
-response_timeout = '0ms'
+first_byte_timeout = '0ms'
 [upstreams.l]
 url = 'http://loki:3100'
 [routes.otlp_http]
@@ -131,7 +131,7 @@ traces = 'nowhere'
         (18, "connections.stream_window"),
         (20, "upstreams.m.url"),
         (22, "upstreams.m.speaks"),
-        (23, "upstreams.m.response_timeout"),
+        (23, "upstreams.m.first_byte_timeout"),
         (28, "routes.otlp_http.traces"),
     ];
     assert_eq!(found, expected, "{error}");

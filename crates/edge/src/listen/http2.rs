@@ -134,8 +134,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
             ended = connection.as_mut() => {
                 if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
                     // What we count by what is written, h2 counts when it decides to write it.
-                    let by_us = state.frames.borrow().provoked_any();
-                    let abuse = if by_us { Abuse::ProvokedResets } else { Abuse::Resets };
+                    let by_sender = state.frames.borrow().resets_any();
+                    let abuse = if by_sender { Abuse::Resets } else { Abuse::ProvokedResets };
                     state.abuse.set(Some(abuse));
                 }
                 break;

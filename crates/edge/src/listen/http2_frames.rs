@@ -252,9 +252,9 @@ impl Frames {
         self.headers_since
     }
 
-    /// Whether we had to reset a stream lately.
-    pub(crate) const fn provoked_any(&self) -> bool {
-        self.provoked.used > 0
+    /// Whether the sender reset a stream lately.
+    pub(crate) const fn resets_any(&self) -> bool {
+        self.resets.used > 0
     }
 
     /// How many frames carried nothing useful; wraps around.

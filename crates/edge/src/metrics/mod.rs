@@ -6,7 +6,9 @@ mod connections;
 mod keys;
 mod seeing;
 mod tenants;
+mod upstreams;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use metrics::{
@@ -22,6 +24,8 @@ use self::connections::ConnectionMetrics;
 pub(crate) use self::keys::UseMetrics;
 pub(crate) use self::seeing::SpanMetrics;
 pub(crate) use self::tenants::{OfTenant, TenantMetrics};
+pub(crate) use self::upstreams::EndpointMetrics;
+use self::upstreams::UpstreamMetrics;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
 
@@ -110,6 +114,7 @@ pub(crate) struct Metrics {
     pub(crate) log_lines_lost: Counter,
     pub(crate) spans: SpanMetrics,
     pub(crate) tenants: TenantMetrics,
+    pub(crate) upstreams: UpstreamMetrics,
 }
 
 /// Seconds; from what a null upstream takes to the longest time a sender waits.
@@ -129,12 +134,15 @@ impl Metrics {
         let handle = recorder.handle();
         let recorder = Arc::new(recorder);
         let metrics = metrics::with_local_recorder(&*recorder, || {
-            Self::register(TenantMetrics::new(Arc::clone(&recorder)))
+            Self::register(
+                TenantMetrics::new(Arc::clone(&recorder)),
+                UpstreamMetrics::new(Arc::clone(&recorder)),
+            )
         });
         Ok((Arc::new(metrics), handle))
     }
 
-    fn register(tenants: TenantMetrics) -> Self {
+    fn register(tenants: TenantMetrics, upstreams: UpstreamMetrics) -> Self {
         describe();
         keys::describe();
         seeing::describe();
@@ -179,7 +187,13 @@ impl Metrics {
             log_lines_lost: counter!("okmon_edge_log_lines_lost_total"),
             spans: SpanMetrics::register(),
             tenants,
+            upstreams,
         }
+    }
+
+    /// The handles of an upstream's endpoint. Not for the request path: whoever needs them keeps them.
+    pub(crate) fn endpoint(&self, upstream: &str, address: SocketAddr) -> EndpointMetrics {
+        self.upstreams.endpoint(upstream, address)
     }
 
     pub(crate) fn flow(&self, protocol: Protocol, signal: Signal) -> Option<&Flow> {

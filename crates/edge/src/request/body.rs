@@ -3,6 +3,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,10 +13,12 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use ops::config::ByteSize;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::account::{Entry, Tally};
 use super::forward::check_trailers;
+use crate::config::ReplaySettings;
 use crate::listen::http1;
 use crate::protocol::otlp_grpc;
 use crate::refusal::{Code, Refusal};
@@ -68,6 +72,64 @@ pub(crate) struct Upload {
     ahead: Option<Bytes>,
     /// What is left of the one message of a gRPC call whose prefix was taken off.
     message_left: Option<u64>,
+    /// What has passed, as long as it may be needed once more.
+    kept: Option<Kept>,
+    /// What has passed before and passes once more.
+    repeated: Option<Kept>,
+}
+
+/// What may be kept of bodies, all workers together.
+#[derive(Debug)]
+pub(crate) struct ReplayBudget {
+    settings: ReplaySettings,
+    kept_bytes: AtomicU64,
+}
+
+impl ReplayBudget {
+    pub(crate) const fn new(settings: ReplaySettings) -> Self {
+        Self {
+            settings,
+            kept_bytes: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Frames of a body, shared with whoever else holds them; counted in the budget while they are held.
+struct Kept {
+    frames: SmallVec<[Bytes; 2]>,
+    bytes: u64,
+    budget: Arc<ReplayBudget>,
+}
+
+impl Kept {
+    fn new(budget: &Arc<ReplayBudget>) -> Option<Self> {
+        (budget.settings.body_max.0 > 0).then(|| Self {
+            frames: SmallVec::new(),
+            bytes: 0,
+            budget: Arc::clone(budget),
+        })
+    }
+
+    /// Keeps `frame` too; `false` when that would be too much.
+    fn add(&mut self, frame: &Bytes) -> bool {
+        let bytes = frame.len() as u64;
+        let ReplaySettings { body_max, budget } = self.budget.settings;
+        if self.bytes + bytes > body_max.0 {
+            return false;
+        }
+        self.bytes += bytes;
+        self.frames.push(frame.clone());
+        let before = self.budget.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+        before + bytes <= budget.0
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.budget
+            .kept_bytes
+            .fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Upload {
@@ -76,8 +138,11 @@ impl Upload {
         tally: Rc<Tally>,
         max: ByteSize,
         rate_min: ByteSize,
+        replay: &Arc<ReplayBudget>,
     ) -> Self {
         Self {
+            kept: Kept::new(replay),
+            repeated: None,
             body,
             tally,
             max,
@@ -95,9 +160,29 @@ impl Upload {
         self
     }
 
+    /// Whether all that has passed could pass once more.
+    pub(crate) const fn is_repeatable(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Keeps nothing from now on: nobody will ask for it once more.
+    pub(crate) fn keep_nothing(&mut self) {
+        self.kept = None;
+    }
+
+    /// Begins at the beginning, once; `None` when what has passed was not kept.
+    pub(crate) fn repeat(mut self) -> Option<Self> {
+        let kept = self.kept.take()?;
+        self.repeated = Some(kept);
+        Some(self)
+    }
+
     /// Whether nothing more will come, as far as is known without reading.
     pub(crate) fn is_over(&self) -> bool {
-        self.ahead.is_none()
+        self.repeated
+            .as_ref()
+            .is_none_or(|kept| kept.frames.is_empty())
+            && self.ahead.is_none()
             && self.body.is_over()
             && self.message_left.is_none_or(|left| left == 0)
     }
@@ -107,6 +192,12 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Refusal>>> {
+        if let Some(repeated) = &mut self.repeated {
+            if !repeated.frames.is_empty() {
+                return Poll::Ready(Some(Ok(repeated.frames.remove(0))));
+            }
+            self.repeated = None;
+        }
         let data = match self.ahead.take() {
             Some(data) => data,
             None => match ready!(self.poll_counted(cx)) {
@@ -124,6 +215,9 @@ impl Upload {
                 Some(rest) => *left = rest,
                 None => return Poll::Ready(Some(Err(Refusal::SecondMessage))),
             }
+        }
+        if self.kept.as_mut().is_some_and(|kept| !kept.add(&data)) {
+            self.kept = None;
         }
         Poll::Ready(Some(Ok(data)))
     }

@@ -39,7 +39,13 @@ pub(crate) async fn forward(
     tally: Rc<Tally>,
 ) -> Result<Response<Body>, Refusal> {
     let target = Rc::clone(&admitted.routed.target);
-    let upload = Upload::new(body, tally, admitted.body_max, settings.body_rate_min);
+    let upload = Upload::new(
+        body,
+        tally,
+        admitted.body_max,
+        settings.body_rate_min,
+        &settings.replay,
+    );
     if admitted.routed.protocol == Protocol::OtlpGrpc && target.upstream.speaks != Speaks::Grpc {
         return reframe::call(worker, settings, &admitted, &parts, upload).await;
     }
@@ -74,7 +80,22 @@ pub(crate) fn refusal(worker: &Worker, target: &Target, error: UpstreamError) ->
             }
             refusal
         }
-        UpstreamError::Unreachable(reason) => {
+        UpstreamError::Full => {
+            worker.metrics.upstreams.full.increment(1);
+            let refusal = Refusal::Overloaded;
+            if worker.may_log(Of::Upstream(upstream), refusal.row().label) {
+                warn!(
+                    upstream,
+                    "an upstream has as many requests as requests_max allows"
+                );
+            }
+            refusal
+        }
+        UpstreamError::Declined(_)
+        | UpstreamError::NoConnection(_)
+        | UpstreamError::Broken(_)
+        | UpstreamError::Unreachable(_) => {
+            let reason = error.to_string();
             let refusal = Refusal::UpstreamUnreachable;
             if worker.may_log(Of::Upstream(upstream), refusal.row().label) {
                 warn!(upstream, reason, "an upstream cannot be reached");

@@ -17,10 +17,11 @@ use tokio_util::io::poll_read_buf;
 use wire::chunked::Decoded;
 
 use super::connect::{Connector, Io};
+use super::endpoints::InFlight;
 use super::http1_head::{Head, Reading};
 use super::{
-    Answer, Download as AnyDownload, Timeouts, UpstreamError, UpstreamRequest, stood_still,
-    waits_for,
+    Answer, Attempt, Download as AnyDownload, Timeouts, UpstreamError, UpstreamRequest, Waits,
+    stood_still,
 };
 use crate::patience::Patience;
 use crate::refusal::Refusal;
@@ -34,7 +35,7 @@ const IDLE_CONNECTIONS: usize = 256;
 const READ_BYTES: usize = 8 * 1024;
 const READ_LARGE_BYTES: usize = 64 * 1024;
 
-/// One worker's connections to one upstream.
+/// One worker's connections to one endpoint.
 pub(super) struct Client {
     connector: Connector,
     timeouts: Timeouts,
@@ -80,26 +81,53 @@ impl Client {
         }
     }
 
+    /// Sends a request. What was not passed on of `attempt` is still in it when that fails.
     pub(super) async fn send(
         &self,
         request: UpstreamRequest<'_>,
-        upload: Upload,
+        place: InFlight,
+        attempt: &mut Attempt,
     ) -> Result<Answer, UpstreamError> {
-        let mut connection = match self.take_idle() {
+        let pooled = if attempt.is_second {
+            // The other idle ones may have ended with the first.
+            None
+        } else {
+            self.take_idle()
+        };
+        attempt.was_pooled = pooled.is_some();
+        let mut connection = match pooled {
             Some(connection) => connection,
             None => Connection::new(self.connector.connect().await?),
         };
+        let upload = attempt.take_upload()?;
         connection.out.push(self.head(&request));
         let mut exchange = Exchange {
             connection,
             upload,
+            _place: place,
+            started: Instant::now(),
+            head_came: false,
             left: request.length,
             upload_state: UploadState::Open,
             waits_on_client: false,
             timeouts: self.timeouts,
         };
-        let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
-        Ok(self.answer(exchange, head))
+        match poll_fn(|cx| exchange.poll_head(cx)).await {
+            Ok(head) => {
+                let taken = exchange.upload_state == UploadState::Done;
+                if !taken && attempt.declines(head.status, &head.headers, &exchange.upload) {
+                    attempt.upload = Some(exchange.upload);
+                    return Err(UpstreamError::Declined(head.status));
+                }
+                exchange.head_came = true;
+                exchange.upload.keep_nothing();
+                Ok(self.answer(exchange, head))
+            }
+            Err(error) => {
+                attempt.upload = Some(exchange.upload);
+                Err(error)
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<Connection> {
@@ -122,7 +150,7 @@ impl Client {
         head.put_slice(b"POST ");
         head.put_slice(request.path.as_bytes());
         head.put_slice(b" HTTP/1.1\r\nhost: ");
-        head.put_slice(self.connector.shared.authority.as_bytes());
+        head.put_slice(self.connector.endpoint.authority.as_bytes());
         head.put_slice(b"\r\n");
         match request.length {
             Some(length) => {
@@ -191,7 +219,10 @@ struct Exchange {
     left: Option<u64>,
     upload_state: UploadState,
     waits_on_client: bool,
+    started: Instant,
+    head_came: bool,
     timeouts: Timeouts,
+    _place: InFlight,
 }
 
 impl Exchange {
@@ -308,8 +339,14 @@ impl Exchange {
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
-        let by_client = self.upload_state == UploadState::Open && self.waits_on_client;
-        let (limit, by_client) = waits_for(by_client, self.timeouts);
+        let waits = if self.upload_state == UploadState::Open && self.waits_on_client {
+            Waits::Client
+        } else if self.upload_state == UploadState::Done && !self.head_came {
+            Waits::Head
+        } else {
+            Waits::Bytes
+        };
+        let (limit, by_client) = self.timeouts.of(waits, self.started);
         self.connection
             .patience
             .poll(cx, limit)

@@ -12,12 +12,14 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Uri, Version, header};
 use http_body::Frame;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::connect::Connector;
+use super::endpoints::InFlight;
 use super::{
-    Answer, Download as AnyDownload, Timeouts, UpstreamError, UpstreamRequest, stood_still,
-    waits_for,
+    Answer, Attempt, Download as AnyDownload, Timeouts, UpstreamError, UpstreamRequest, Waits,
+    stood_still,
 };
 use crate::patience::Patience;
 use crate::request::body::Upload;
@@ -30,7 +32,7 @@ const STREAMS: usize = 100;
 /// Connections per worker. Beyond, streams wait their turn.
 const CONNECTIONS: usize = 16;
 
-/// One worker's connections to one upstream.
+/// One worker's connections to one endpoint.
 pub(super) struct Client {
     connector: Connector,
     timeouts: Timeouts,
@@ -74,17 +76,23 @@ impl Client {
         }
     }
 
+    /// Sends a request. What was not passed on of `attempt` is still in it when that fails.
     pub(super) async fn send(
         &self,
         request: UpstreamRequest<'_>,
-        upload: Upload,
+        place: InFlight,
+        attempt: &mut Attempt,
     ) -> Result<Answer, UpstreamError> {
         let head = self.head(&request)?;
-        let empty = upload.is_over();
+        attempt.was_pooled = !self.connections.borrow().is_empty();
+        let empty = attempt.upload.as_ref().is_some_and(Upload::is_over);
         let (response, stream, counted) = self.open(head, empty).await?;
         let mut exchange = Exchange {
             stream,
-            upload,
+            upload: attempt.take_upload()?,
+            _place: place,
+            started: Instant::now(),
+            head_came: false,
             state: if empty {
                 UploadState::Done
             } else {
@@ -96,8 +104,21 @@ impl Client {
             _counted: counted,
         };
         let mut response = response;
-        let answer = poll_fn(|cx| exchange.poll_answer(&mut response, cx)).await?;
-        let (parts, body) = answer.into_parts();
+        let answered = poll_fn(|cx| exchange.poll_answer(&mut response, cx)).await;
+        let (parts, body) = match answered {
+            Ok(answer) => answer.into_parts(),
+            Err(error) => {
+                attempt.upload = Some(exchange.upload);
+                return Err(error);
+            }
+        };
+        let taken = exchange.state == UploadState::Done;
+        if !taken && attempt.declines(parts.status, &parts.headers, &exchange.upload) {
+            attempt.upload = Some(exchange.upload);
+            return Err(UpstreamError::Declined(parts.status));
+        }
+        exchange.head_came = true;
+        exchange.upload.keep_nothing();
         let download = if body.is_end_stream() {
             AnyDownload::Whole(None)
         } else {
@@ -117,10 +138,10 @@ impl Client {
     }
 
     fn head(&self, request: &UpstreamRequest<'_>) -> Result<Request<()>, UpstreamError> {
-        let shared = &self.connector.shared;
+        let is_https = self.connector.shared.is_https();
         let uri = Uri::builder()
-            .scheme(if shared.https { "https" } else { "http" })
-            .authority(shared.authority.as_str())
+            .scheme(if is_https { "https" } else { "http" })
+            .authority(self.connector.endpoint.authority.as_str())
             .path_and_query(request.path)
             .build()
             .map_err(UpstreamError::unreachable)?;
@@ -149,7 +170,8 @@ impl Client {
         for _ in 0..3 {
             let connection = self.connection().await?;
             let counted = Counted::new(&connection.streams);
-            let ready = tokio::time::timeout(self.timeouts.response, connection.send.ready()).await;
+            let ready =
+                tokio::time::timeout(self.timeouts.first_byte, connection.send.ready()).await;
             let opened = match ready {
                 Ok(Ok(mut send)) => send.send_request(head.clone(), empty),
                 Ok(Err(error)) => Err(error),
@@ -248,8 +270,11 @@ struct Exchange {
     state: UploadState,
     waits_on_client: bool,
     patience: Patience,
+    started: Instant,
+    head_came: bool,
     timeouts: Timeouts,
     _counted: Counted,
+    _place: InFlight,
 }
 
 impl Exchange {
@@ -310,7 +335,14 @@ impl Exchange {
             // A body that failed has reset the stream, which the response then tells too: the cause goes first.
             (_, Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
             (Poll::Ready(Err(error)), _) => {
-                return Poll::Ready(Err(UpstreamError::unreachable(error)));
+                // A stream that the endpoint ends for itself may have been taken; one that it refuses was not (RFC 9113
+                // section 8.7), nor was one whose connection is gone.
+                let of_stream = error.is_reset() && error.reason() != Some(Reason::REFUSED_STREAM);
+                return Poll::Ready(Err(if of_stream {
+                    UpstreamError::Broken(error.to_string())
+                } else {
+                    UpstreamError::unreachable(error)
+                }));
             }
             (Poll::Pending, _) => {}
         }
@@ -318,10 +350,14 @@ impl Exchange {
     }
 
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
-        let (limit, by_client) = waits_for(
-            self.state == UploadState::Open && self.waits_on_client,
-            self.timeouts,
-        );
+        let waits = if self.state == UploadState::Open && self.waits_on_client {
+            Waits::Client
+        } else if self.state == UploadState::Done && !self.head_came {
+            Waits::Head
+        } else {
+            Waits::Bytes
+        };
+        let (limit, by_client) = self.timeouts.of(waits, self.started);
         self.patience
             .poll(cx, limit)
             .map(|()| stood_still(by_client))

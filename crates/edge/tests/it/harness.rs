@@ -360,9 +360,9 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
          [ops]\naddress = '127.0.0.1:0'\ntenant_labels_max = {tenant_labels}\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
          [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
          [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n{runtime}\n[connections]\n{connections}\n\
-         [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nresponse_timeout = '{response_timeout}'\n\
-         [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nresponse_timeout = '{response_timeout}'\n\
-         [upstreams.loki]\nurl = '{upstream}'\nkind = 'loki'\nresponse_timeout = '{response_timeout}'\n\
+         [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nfirst_byte_timeout = '{response_timeout}'\nidle_timeout = '{response_timeout}'\n\
+         [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nfirst_byte_timeout = '{response_timeout}'\nidle_timeout = '{response_timeout}'\n\
+         [upstreams.loki]\nurl = '{upstream}'\nkind = 'loki'\nfirst_byte_timeout = '{response_timeout}'\nidle_timeout = '{response_timeout}'\n\
          [routes.otlp_grpc]\ntraces = 'grpc'\nmetrics = 'grpc'\nlogs = 'grpc'\nprofiles = 'grpc'\n\
          [routes.otlp_http]\ntraces = 'http'\nmetrics = 'http'\nlogs = 'loki'\nprofiles = 'http'\n\
          [routes.remote_write]\nmetrics = 'http'\n[routes.loki_push]\nlogs = 'loki'\n"

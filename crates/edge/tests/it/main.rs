@@ -12,6 +12,7 @@ mod answers;
 mod any_headers;
 mod credentials;
 mod drain;
+mod endpoints;
 mod failures;
 mod framing;
 mod harness;

@@ -11,7 +11,7 @@ const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const PROTOCOLS: [&str; 4] = ["otlp_grpc", "otlp_http", "remote_write", "loki_push"];
 const SIGNALS: [&str; 4] = ["traces", "metrics", "logs", "profiles"];
 const OUTCOMES: [&str; 4] = ["accepted", "rejected", "refused", "abandoned"];
-const CAUSES: [&str; 21] = [
+const CAUSES: [&str; 22] = [
     "no_credential",
     "malformed_credential",
     "unknown_key",
@@ -22,6 +22,7 @@ const CAUSES: [&str; 21] = [
     "tenant_mismatch",
     "scope",
     "too_large",
+    "overloaded",
     "draining",
     "keys_unavailable",
     "upstream_unreachable",
