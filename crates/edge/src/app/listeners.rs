@@ -7,14 +7,13 @@ use std::time::Duration;
 use ops::inherited::Inherited;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::StartError;
 use super::workers::Workers;
 use crate::config::{ConnectionSettings, ListenerSettings};
 use crate::listen::gate::Gate;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Ending, Listener};
 use crate::metrics::Metrics;
 
 /// The name by which a socket for the operator's port is inherited.
@@ -24,8 +23,7 @@ pub(super) const OPS: &str = "ops";
 pub(super) struct Listeners {
     open: Vec<Open>,
     inherited: Inherited,
-    draining: CancellationToken,
-    closing: CancellationToken,
+    ending: Ending,
     accepting: JoinSet<()>,
     /// For all of them.
     gate: Arc<Gate>,
@@ -103,18 +101,12 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Listeners {
-    /// None yet. They end with `draining` and `closing`.
-    pub(super) fn new(
-        inherited: Inherited,
-        draining: &CancellationToken,
-        closing: &CancellationToken,
-        gate: Gate,
-    ) -> Self {
+    /// None yet. They end with `ending`.
+    pub(super) fn new(inherited: Inherited, ending: &Ending, gate: Gate) -> Self {
         Self {
             open: Vec::new(),
             inherited,
-            draining: draining.clone(),
-            closing: closing.clone(),
+            ending: ending.clone(),
             accepting: JoinSet::new(),
             gate: Arc::new(gate),
         }
@@ -171,11 +163,7 @@ impl Listeners {
     ) {
         for opened in opened {
             let configured = opened.settings.address;
-            let listener = Arc::new(Listener::new(
-                opened.settings,
-                self.draining.child_token(),
-                self.closing.child_token(),
-            ));
+            let listener = Arc::new(Listener::new(opened.settings, self.ending.child()));
             self.accepting.spawn(listen::accept(
                 Arc::clone(&opened.socket),
                 opened.inherited,
@@ -204,8 +192,8 @@ impl Listeners {
                 return true;
             }
             info!(listener = open.listener.name, address = %open.address, "a listener ends");
-            open.listener.draining.cancel();
-            let closing = open.listener.closing.clone();
+            open.listener.ending.draining.cancel();
+            let closing = open.listener.ending.closing.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(drain_idle).await;
                 closing.cancel();

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
+use crate::listen::Ending;
 use crate::listen::gate::Gate;
 use crate::log_limits::{self, LogLimits};
 use crate::metrics::Metrics;
@@ -87,11 +88,9 @@ pub struct Running {
     readiness: Readiness,
     tasks: JoinSet<()>,
     exports: SpanExports,
-    /// Cancelled first: connections take no further requests.
-    draining: CancellationToken,
-    /// Then this: requests that still come are refused.
-    closing: CancellationToken,
-    /// And at last this: everything else ends.
+    /// Comes first: connections end.
+    ending: Ending,
+    /// Cancelled when they have: everything else ends.
     stop: CancellationToken,
 }
 
@@ -104,17 +103,12 @@ pub struct Running {
 pub async fn start(config: Config, inherited: Inherited) -> Result<Running, StartError> {
     let (metrics, rendered) = Metrics::new()?;
     let readiness = Readiness::default();
-    let [draining, closing, stop] = [(); 3].map(|()| CancellationToken::new());
+    let (ending, stop) = (Ending::default(), CancellationToken::new());
     let mut tasks = JoinSet::new();
 
     let (ops_socket, _) = listeners::open(listeners::OPS, config.ops_address, &inherited)?;
     let ops_address = ops_socket.local_addr()?;
-    let mut listeners = Listeners::new(
-        inherited,
-        &draining,
-        &closing,
-        Gate::new(&config.connections),
-    );
+    let mut listeners = Listeners::new(inherited, &ending, Gate::new(&config.connections));
     let opened = listeners
         .open_new(&config.listeners)
         .map_err(StartError::Configuration)?;
@@ -160,7 +154,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         clock: Arc::new(Clock::start()),
         metrics: Arc::clone(&metrics),
         log_limits,
-        draining: draining.clone(),
+        draining: ending.draining.clone(),
     };
     let mut exports = SpanExports::new(&metrics.spans, &stop);
     let spans = exports.start(config.spans.as_ref());
@@ -188,8 +182,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         readiness,
         tasks,
         exports,
-        draining,
-        closing,
+        ending,
         stop,
     })
 }

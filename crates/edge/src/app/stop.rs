@@ -7,7 +7,8 @@ use crate::config::DrainSettings;
 
 impl Running {
     /// Stops: says so on `/readyz`, goes on accepting for `runtime.drain_delay`, lets connections without a request wait for
-    /// `runtime.drain_idle`, answers what is in flight for up to `runtime.drain_max`, then ends.
+    /// `runtime.drain_idle`, answers what is in flight for up to `runtime.drain_max`, then ends. What begins in the second half of
+    /// that is refused: it might be cut off.
     ///
     /// How many connections were cut off.
     pub async fn stop(self) -> usize {
@@ -18,8 +19,7 @@ impl Running {
             readiness,
             mut tasks,
             mut exports,
-            draining,
-            closing,
+            ending,
             stop,
             ..
         } = self;
@@ -31,11 +31,13 @@ impl Running {
         readiness.blocked_by("draining", "the process was told to stop");
         info!(connections = workers.connections(), "the edge stops");
         tokio::time::sleep(delay).await;
-        draining.cancel();
+        ending.draining.cancel();
         listeners.ended().await;
         let closes = async {
             tokio::time::sleep(idle).await;
-            closing.cancel();
+            ending.closing.cancel();
+            tokio::time::sleep((max / 2).saturating_sub(idle)).await;
+            ending.refusing.cancel();
             std::future::pending::<()>().await;
         };
         let ended = tokio::select! {

@@ -227,7 +227,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         };
         standing = response.body().standing();
         plan.keep_alive =
-            plan.keep_alive && !peer.listener.draining.is_cancelled() && can_drain(&stream);
+            plan.keep_alive && !peer.listener.ending.draining.is_cancelled() && can_drain(&stream);
         if let Some(limit) = overstays(&worker, &age, served).filter(|_| plan.keep_alive) {
             worker.metrics.connections.closed(limit);
             plan.keep_alive = false;
@@ -269,7 +269,7 @@ async fn read_head(
 ) -> Result<Option<Head>, Refusal> {
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
-    let mut closing = pin!(peer.listener.closing.cancelled());
+    let mut closing = pin!(peer.listener.ending.closes());
     patience.progress();
     poll_fn(|cx| {
         let mut stream = stream.borrow_mut();

@@ -34,6 +34,8 @@ const TURN_USELESS_FRAMES: u32 = 64;
 /// How often a connection looks after itself at most and at least.
 const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
 const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
+/// Who has no request and does not answer for so long when asked to end is not there: others shall not wait for it.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 
 /// What a connection, its bytes and its streams know of each other.
 struct State {
@@ -130,6 +132,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     let mut end = End::new(settings);
     loop {
         tokio::select! {
+            // First what has come, then whether it came in time.
+            biased;
             // How a connection ends is its streams' business; they are accounted one by one.
             ended = connection.as_mut() => {
                 if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
@@ -140,8 +144,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
                 }
                 break;
             }
-            () = peer.listener.draining.cancelled(), if !end.asked => {
+            () = peer.listener.ending.draining.cancelled(), if !end.draining => {
                 end.asked = true;
+                end.draining = true;
                 connection.as_mut().graceful_shutdown();
             }
             () = tokio::time::sleep(end.look_every) => match end.look(&state, settings) {
@@ -182,6 +187,8 @@ struct End {
     look_every: Duration,
     /// It was asked to end.
     asked: bool,
+    /// Because its listener ends.
+    draining: bool,
     /// When it is cut off if it has not ended by then; the process's own end has a time of its own.
     cut_off_at: Option<Instant>,
 }
@@ -205,6 +212,7 @@ impl End {
             age,
             look_every: (shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX),
             asked: false,
+            draining: false,
             cut_off_at: None,
         }
     }
@@ -218,11 +226,14 @@ impl End {
         if self.cut_off_at.is_some_and(|at| now >= at) {
             return Verdict::IsCutOff(None);
         }
+        let is_idle = state.active.get() == 0;
+        let idle = now - state.idle_since.get();
+        if self.draining && is_idle && idle >= GONE_AFTER {
+            return Verdict::IsCutOff(None);
+        }
         if self.asked {
             return Verdict::Stays;
         }
-        let is_idle = state.active.get() == 0;
-        let idle = now - state.idle_since.get();
         let why = match state.standing.get() {
             Standing::Stranger if is_idle && idle >= settings.stranger_timeout => Closed::Stranger,
             Standing::Known if is_idle && idle >= settings.idle_timeout => Closed::Idle,

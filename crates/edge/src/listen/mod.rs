@@ -42,24 +42,45 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Listener {
     pub(crate) name: String,
     settings: ArcSwap<ListenerSettings>,
-    /// Cancelled when no connection shall take another request but one that is under way.
+    pub(crate) ending: Ending,
+}
+
+/// How far the end of a listener or of the process has come. Each is cancelled after the one before.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ending {
+    /// No connection shall take another request but those that are under way.
     pub(crate) draining: CancellationToken,
-    /// Cancelled, after that, when requests that still come are refused.
+    /// Nothing is under way any more on a connection on which nothing comes.
     pub(crate) closing: CancellationToken,
+    /// A request that begins now would not end in time.
+    pub(crate) refusing: CancellationToken,
+}
+
+impl Ending {
+    /// One that comes with this one, or earlier.
+    pub(crate) fn child(&self) -> Self {
+        Self {
+            draining: self.draining.child_token(),
+            closing: self.closing.child_token(),
+            refusing: self.refusing.child_token(),
+        }
+    }
+
+    /// Waits until a connection on which nothing comes shall be closed. What had come by then has been noticed.
+    pub(crate) async fn closes(&self) {
+        self.closing.cancelled().await;
+        // Lets the runtime ask the kernel once more.
+        tokio::task::yield_now().await;
+    }
 }
 
 impl Listener {
     /// A listener that ends with the process, or when it is told to.
-    pub(crate) fn new(
-        settings: ListenerSettings,
-        draining: CancellationToken,
-        closing: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(settings: ListenerSettings, ending: Ending) -> Self {
         Self {
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
-            draining,
-            closing,
+            ending,
         }
     }
 
@@ -169,7 +190,7 @@ pub(crate) async fn accept(
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,
-            () = listener.draining.cancelled() => break,
+            () = listener.ending.draining.cancelled() => break,
         };
         // Most errors end with the connection that caused them; running out of descriptors does not, and must not become a
         // busy loop.
@@ -284,8 +305,9 @@ async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
     let mut stream = ClientIo::Plain(stream);
     let limit = worker.current().settings.connections.head_timeout;
     let sniffed = tokio::select! {
+        biased;
         sniffed = tokio::time::timeout(limit, sniff(&mut stream)) => sniffed,
-        () = peer.listener.closing.cancelled() => return,
+        () = peer.listener.ending.closes() => return,
     };
     let (is_http2, ahead) = match sniffed {
         Ok(Some(sniffed)) => sniffed,

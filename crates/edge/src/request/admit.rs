@@ -30,7 +30,7 @@ pub(crate) fn admit(
     caller: Caller,
     parts: &Parts,
 ) -> Result<Admitted, Refusal> {
-    if peer.listener.closing.is_cancelled() {
+    if peer.listener.ending.refusing.is_cancelled() {
         return Err(Refusal::Draining);
     }
     let media = routed.media(parts)?;

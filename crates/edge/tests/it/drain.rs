@@ -1,10 +1,12 @@
 //! An edge that is told to stop: nobody who is served is dropped, and everybody else is told in time.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Setup, World, collect2, connect, eventually, head, http2, raw, read_answer, request2,
+    DEADLINE, Setup, World, collect2, connect, eventually, head, http2, raw, read_answer, request2,
 };
 use crate::upstream::{Reply, Script};
 
@@ -145,7 +147,8 @@ async fn connections_are_accepted_while_the_load_balancer_has_not_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_comes_too_late_is_told_to_come_again() {
+async fn a_connection_on_which_nothing_comes_is_closed_and_a_request_that_has_begun_to_is_answered()
+{
     let mut world = start("drain_idle = '0s'\ndrain_max = '1m'").await;
     let mut idle = connect(world.api).await;
     let whole = request(&world, 1) + "x";
@@ -153,7 +156,7 @@ async fn a_request_that_comes_too_late_is_told_to_come_again() {
     read_answer(&mut idle).await.unwrap();
     let mut late = connect(world.api).await;
     let (begin, rest) = whole.split_at(40);
-    // In one piece, so that the second head has begun to arrive when the first request is answered.
+    // In one piece, so that the second head has waiting to arrive when the first request is answered.
     let both = whole.clone() + begin;
     late.write_all(both.as_bytes()).await.unwrap();
     read_answer(&mut late).await.unwrap();
@@ -166,12 +169,54 @@ async fn a_request_that_comes_too_late_is_told_to_come_again() {
     let answer = read_answer(&mut late).await.unwrap();
     assert_eq!(
         (answer.status, answer.header("connection")),
-        (503, Some("close"))
+        (200, Some("close"))
     );
-    assert!(answer.header("retry-after").is_some(), "{answer:?}");
-    let text = String::from_utf8_lossy(&answer.body).into_owned();
-    assert!(text.contains("about to stop"), "{text}");
     assert_eq!(stopping.await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_might_not_end_in_time_is_told_to_come_again() {
+    let mut world = start("drain_max = '10s'").await;
+    let whole = request(&world, 1) + "x";
+    let (begin, rest) = whole.split_at(40);
+    let mut waiting = Vec::new();
+    for _ in 0..40 {
+        let mut connection = connect(world.api).await;
+        connection.write_all(begin.as_bytes()).await.unwrap();
+        waiting.push(connection);
+    }
+    let stopping = world.stopping();
+    draining(&world).await;
+    let mut every = tokio::time::interval(Duration::from_millis(200));
+    let mut statuses = Vec::new();
+    while statuses.last() != Some(&503) {
+        every.tick().await;
+        let mut connection = waiting.pop().expect("one of them to be refused");
+        connection.write_all(rest.as_bytes()).await.unwrap();
+        let answer = read_answer(&mut connection).await.unwrap();
+        assert_eq!(answer.header("connection"), Some("close"));
+        statuses.push(answer.status);
+        if answer.status == 503 {
+            assert!(answer.header("retry-after").is_some(), "{answer:?}");
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(text.contains("about to stop"), "{text}");
+        }
+    }
+    assert_eq!(statuses.first(), Some(&200));
+    stopping.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_an_http2_sender_that_is_gone() {
+    let mut world = start(LONG_IDLE).await;
+    let mut gone = connect(world.api).await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &settings].concat();
+    gone.write_all(&begin).await.unwrap();
+    assert_ne!(gone.read(&mut [0; 9]).await.unwrap(), 0);
+    // It never answers the PING by which it is asked whether it has seen GOAWAY.
+    let stopped = tokio::time::timeout(DEADLINE, world.stopping()).await;
+    assert_eq!(stopped.expect("earlier than drain_max").unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
