@@ -141,9 +141,18 @@ impl Counter {
                 self.field_ended()?;
                 continue;
             }
-            if let Some(after) = self.short_field(rest) {
-                rest = after;
-                self.field_ended()?;
+            if let Some((field, length, after)) = self.whole_head(rest) {
+                self.at += (rest.len() - after.len()) as u64;
+                let step = self.step(field);
+                if let Some(behind) = self.whole_content(step, length, after) {
+                    rest = behind;
+                    self.counted += u64::from(step == Step::Count);
+                    self.at += length;
+                    self.field_ended()?;
+                } else {
+                    rest = after;
+                    self.content(step, length)?;
+                }
                 continue;
             }
             let before = rest.len();
@@ -164,25 +173,37 @@ impl Counter {
         Ok(())
     }
 
-    /// Passes over a field that is all in `rest`, is not entered, and has a key and a length of one byte each: most fields
-    /// are like that, and need no state. Gives what comes after it, or `None` for all others, valid or not.
+    /// Key and length of the field that begins here, and what comes after them, where the key has one byte, the length one or
+    /// two, and all of them are in `rest` and in the message. Most fields are like that, and this needs no state; whatever is
+    /// not, valid or damaged, is left to the way that takes a byte at a time.
     #[inline]
-    fn short_field<'a>(&mut self, rest: &'a [u8]) -> Option<&'a [u8]> {
-        let (&[key, length], content) = rest.split_first_chunk()?;
-        let between_fields = self.next == Next::Key && self.varint.is_empty();
-        let short = u64::from(key & 0x87) == LEN && key > 7 && length < 0x80;
-        if !between_fields || !short {
+    fn whole_head<'a>(&self, rest: &'a [u8]) -> Option<(u32, u64, &'a [u8])> {
+        if !matches!(self.next, Next::Key) || !self.varint.is_empty() {
             return None;
         }
-        let after = content.get(usize::from(length)..)?;
-        let end = self.at + 2 + u64::from(length);
-        let step = self.step(u32::from(key >> 3));
-        if end > self.end || !matches!(step, Step::Skip | Step::Count) {
+        let [key, first, after @ ..] = rest else {
+            return None;
+        };
+        let (length, after) = match after {
+            _ if *first < 0x80 => (u64::from(*first), after),
+            [second, after @ ..] if *second < 0x80 => {
+                (u64::from(first & 0x7f) | u64::from(*second) << 7, after)
+            }
+            _ => return None,
+        };
+        let is_sound = u64::from(key & 0x87) == LEN && *key > 7;
+        let in_message = (rest.len() - after.len()) as u64 <= self.end - self.at;
+        (is_sound && in_message).then_some((u32::from(key >> 3), length, after))
+    }
+
+    /// What comes after the content of a field that is not entered, where all of it is in `rest` and in the message.
+    #[inline]
+    fn whole_content<'a>(&self, step: Step, length: u64, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let is_entered = !matches!(step, Step::Skip | Step::Count);
+        if is_entered || length > self.end - self.at {
             return None;
         }
-        self.counted += u64::from(step == Step::Count);
-        self.at = end;
-        Some(after)
+        rest.get(usize::try_from(length).ok()?..)
     }
 
     /// What to do with a field here.
