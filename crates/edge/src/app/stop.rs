@@ -26,7 +26,7 @@ impl Running {
         let DrainSettings { delay, idle, max } = config.runtime.drain;
         if delay.is_zero() {
             // Who reads that we are draining shall find it so.
-            draining.cancel();
+            ending.draining.cancel();
         }
         readiness.blocked_by("draining", "the process was told to stop");
         info!(connections = workers.connections(), "the edge stops");
