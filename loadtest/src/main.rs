@@ -13,6 +13,7 @@ mod million;
 mod outage;
 mod payload;
 mod process;
+mod restarts;
 mod seed;
 mod site;
 mod stand;
@@ -44,6 +45,7 @@ const EXAMPLES: &str = "Examples:
   loadtest early --calls 6000
   loadtest outage --seconds 60
   loadtest million --write docs/RELIABILITY.md
+  loadtest restarts --restarts 5 --reloads 5
   loadtest attacks --only slow-heads --only rapid-reset --seconds 10";
 
 #[derive(Subcommand)]
@@ -64,6 +66,8 @@ enum Command {
     Outage(outage::Args),
     /// Measures what a million keys cost.
     Million(million::Args),
+    /// Restarts and reloads an edge under load, and asks the senders what they noticed.
+    Restarts(restarts::Args),
     /// Attacks an edge in every way there is, and measures what a good tenant notices.
     Attacks(attacks::Args),
     /// Measures what a connection costs that does nothing.
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
         Command::Early(args) => early::command(&args),
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
+        Command::Restarts(args) => restarts::command(&args),
         Command::Attacks(args) => attacks::command(&args),
         Command::Idle(args) => idle::command(&args),
         Command::Attack(args) => attacks::hostile::command(&args),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -35,8 +35,27 @@ pub(crate) struct Stand {
     /// The key of another one.
     pub(crate) other: KeyPair,
     directory: tempfile::TempDir,
-    upstream: SocketAddr,
-    _upstream: Group,
+    upstream: Upstream,
+}
+
+/// A null upstream.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    _group: Group,
+}
+
+impl Upstream {
+    fn start(place: &Place, log: PathBuf) -> anyhow::Result<Self> {
+        let address = loopback();
+        let mut command = pinned(place.load_core, std::env::current_exe()?);
+        command.args(["upstream", "--listen", &address.to_string()]);
+        let mut group = Group::start(command, log)?;
+        group.await_port(address).context("null upstream")?;
+        Ok(Self {
+            address,
+            _group: group,
+        })
+    }
 }
 
 /// A running edge.
@@ -60,18 +79,33 @@ impl Stand {
         let script = directory.path().join("edge.sql");
         seed::sqlite(&place.okmon, &url, &database, &script, &keys)?;
         let (other, good) = keys.pop().zip(keys.pop()).context("no keys")?;
-        let upstream = loopback();
-        let mut command = pinned(place.load_core, std::env::current_exe()?);
-        command.args(["upstream", "--listen", &upstream.to_string()]);
-        let mut group = Group::start(command, directory.path().join("upstream.log"))?;
-        group.await_port(upstream).context("null upstream")?;
+        let upstream = Upstream::start(place, directory.path().join("upstream.log"))?;
         Ok(Self {
             good,
             other,
             directory,
             upstream,
-            _upstream: group,
         })
+    }
+
+    /// Where the null upstream listens.
+    pub(crate) const fn upstream(&self) -> SocketAddr {
+        self.upstream.address
+    }
+
+    /// One more, which counts for itself.
+    pub(crate) fn another_upstream(&self, place: &Place) -> anyhow::Result<Upstream> {
+        Upstream::start(place, self.directory.path().join("upstream-2.log"))
+    }
+
+    /// A place for files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The database that the keys are in.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.directory.path().join("edge.sqlite")
     }
 
     /// Starts an edge by `command`, its arguments still to come, and waits until it is ready.
@@ -82,12 +116,11 @@ impl Stand {
     fn start(&self, name: &str, mut command: Command) -> anyhow::Result<Edge> {
         let (address, ops) = (loopback(), loopback());
         let directory = self.directory.path();
-        let database = directory.join("edge.sqlite");
         let config = include_str!("stand.toml")
             .replace("{{port}}", &address.port().to_string())
             .replace("{{ops}}", &ops.port().to_string())
-            .replace("{{database}}", &database.display().to_string())
-            .replace("{{upstream}}", &self.upstream.to_string());
+            .replace("{{database}}", &self.database().display().to_string())
+            .replace("{{upstream}}", &self.upstream.address.to_string());
         let file = directory.join(format!("{name}.toml"));
         std::fs::write(&file, config).with_context(|| file.display().to_string())?;
         command
@@ -112,7 +145,8 @@ impl Stand {
     }
 }
 
-fn loopback() -> SocketAddr {
+/// An address that was free a moment ago.
+pub(crate) fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
