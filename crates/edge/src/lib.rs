@@ -36,5 +36,7 @@ mod upstream_url;
 mod uses;
 mod worker;
 
-pub use app::{ReloadError, Running, StartError, UnknownListener, start, try_connections};
+pub use app::{
+    ReloadError, Running, StartError, UnknownListener, check_files, start, try_connections,
+};
 pub use config::Config;

@@ -140,6 +140,11 @@ async fn reload(running: &mut edge::Running, args: &EdgeArgs, logging: &Logging)
 #[expect(clippy::print_stdout, reason = "the answer of a command")]
 pub fn check(args: &CheckArgs) -> anyhow::Result<()> {
     let config = read(&args.config)?;
+    let notes =
+        edge::check_files(&config).map_err(|problems| anyhow::anyhow!(problems.join("\n")))?;
+    for note in notes {
+        println!("{note}");
+    }
     if args.connect {
         let problems = background()?.block_on(edge::try_connections(&config));
         anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));

@@ -17,9 +17,9 @@ pub struct ConfigFile {
     read: Option<Look>,
 }
 
-/// What tells one content from another without reading it.
+/// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Look {
+pub struct Look {
     inode: u64,
     size: u64,
     modified: (i64, i64),
@@ -30,13 +30,13 @@ impl ConfigFile {
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            read: look(path),
+            read: Look::at(path),
         }
     }
 
     /// Somebody reads the file now, for whatever reason: as it is, it is no change any more.
     pub fn reading(&mut self) {
-        self.read = look(&self.path);
+        self.read = Look::at(&self.path);
     }
 
     /// Waits until the file is another one and stays so for a moment. A file that is gone is no change: what was read from it
@@ -45,7 +45,7 @@ impl ConfigFile {
         let mut before = None;
         loop {
             sleep(LOOK_EVERY).await;
-            let now = look(&self.path);
+            let now = Look::at(&self.path);
             if now.is_some() && now != self.read && now == before {
                 self.read = now;
                 return;
@@ -55,13 +55,16 @@ impl ConfigFile {
     }
 }
 
-fn look(path: &Path) -> Option<Look> {
-    let found = fs::metadata(path).ok()?;
-    Some(Look {
-        inode: found.ino(),
-        size: found.size(),
-        modified: (found.mtime(), found.mtime_nsec()),
-    })
+impl Look {
+    /// How a file looks now; `None` where there is none.
+    pub fn at(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        Some(Self {
+            inode: found.ino(),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! It fails by panicking, with a text that tells what was awaited and what was there instead. The senders themselves are
 //! in `peers/`; `scripts/test.sh` installs what they need.
 
+pub mod certificates;
 pub mod control;
 mod dev;
 pub mod edge;

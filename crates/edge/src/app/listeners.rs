@@ -13,6 +13,7 @@ use super::StartError;
 use super::workers::Workers;
 use crate::config::{ConnectionSettings, ListenerSettings};
 use crate::listen::gate::Gate;
+use crate::listen::tls::Prepared;
 use crate::listen::{self, Ending, Listener};
 use crate::metrics::Metrics;
 
@@ -158,12 +159,15 @@ impl Listeners {
     pub(super) fn accept(
         &mut self,
         opened: Vec<Opened>,
+        tls: &Prepared,
         workers: &Workers,
         metrics: &Arc<Metrics>,
     ) {
         for opened in opened {
             let configured = opened.settings.address;
-            let listener = Arc::new(Listener::new(opened.settings, self.ending.child()));
+            let prepared = tls.of(&opened.settings.name);
+            let ending = self.ending.child();
+            let listener = Arc::new(Listener::new(opened.settings, prepared, ending));
             self.accepting.spawn(listen::accept(
                 Arc::clone(&opened.socket),
                 opened.inherited,
@@ -184,11 +188,17 @@ impl Listeners {
 
     /// Sets those that stay as `wanted` says, and lets those that `wanted` has no more end: idle connections after
     /// `drain_idle`, the others with their requests.
-    pub(super) fn keep(&mut self, wanted: &[ListenerSettings], drain_idle: Duration) {
+    pub(super) fn keep(
+        &mut self,
+        wanted: &[ListenerSettings],
+        tls: &Prepared,
+        drain_idle: Duration,
+    ) {
         self.open.retain(|open| {
             let stays = wanted.iter().find(|settings| open.is_of(settings));
             if let Some(settings) = stays {
-                open.listener.replace(settings.clone());
+                let tls = tls.of(&settings.name);
+                open.listener.replace(settings.clone(), tls);
                 return true;
             }
             info!(listener = open.listener.name, address = %open.address, "a listener ends");

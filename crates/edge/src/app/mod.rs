@@ -4,6 +4,7 @@
 //! Two kinds of things are told apart. What lives as long as the process is made here; what a configuration makes, the workers'
 //! [`Blueprint`] and the listeners, can be exchanged while requests run ([`reload`]).
 
+mod check;
 mod listeners;
 mod reload;
 mod stop;
@@ -22,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+pub use self::check::{check_files, try_connections};
 use self::listeners::Listeners;
 pub use self::reload::ReloadError;
 use self::workers::Workers;
@@ -31,10 +33,10 @@ use crate::failures::{self, Failures};
 use crate::keys::{self, Keyring};
 use crate::listen::Ending;
 use crate::listen::gate::Gate;
+use crate::listen::tls::{self, Tls};
 use crate::log_limits::{self, LogLimits};
 use crate::metrics::Metrics;
 use crate::spans::SpanExports;
-use crate::upstream;
 use crate::uses;
 use crate::worker::{Blueprint, Common};
 
@@ -63,6 +65,9 @@ pub enum StartError {
     /// The operating system refused a thread or randomness.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
+    /// There is no randomness for tickets.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The metrics' own settings are wrong.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -82,6 +87,7 @@ pub struct Running {
     pub ops_address: SocketAddr,
     config: Config,
     listeners: Listeners,
+    tls: Arc<Tls>,
     workers: Workers,
     failures: Arc<Failures>,
     metrics: Arc<Metrics>,
@@ -113,6 +119,10 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         .open_new(&config.listeners)
         .map_err(StartError::Configuration)?;
     listeners.nothing_left(config.ops_address, &config.listeners)?;
+    let tls = Arc::new(Tls::new(Arc::clone(&metrics))?);
+    let prepared = tls
+        .prepare(&config.listeners)
+        .map_err(StartError::Configuration)?;
 
     let store = Store::open(&config.database, config.database_connections);
     check_schema(&store).await?;
@@ -163,7 +173,9 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         .await
         .map_err(StartError::Configuration)?;
     let workers = Workers::start(config.runtime.workers, blueprint, &common, &hand_over)?;
-    listeners.accept(opened, &workers, &metrics);
+    listeners.accept(opened, &prepared, &workers, &metrics);
+    tls.put_in_force(&prepared);
+    tasks.spawn(tls::keep_fresh(Arc::clone(&tls), stop.clone()));
     let probing = probe::serve(ops_socket, rendered, readiness.clone(), stop.clone());
     tasks.spawn(async move {
         if let Err(error) = probing.await {
@@ -176,6 +188,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         ops_address,
         config,
         listeners,
+        tls,
         workers,
         failures,
         metrics,
@@ -197,28 +210,6 @@ async fn check_schema(store: &Store) -> Result<(), StartError> {
         Ok(()) | Err(StoreError::Unavailable(_)) => Ok(()),
         Err(error) => Err(StartError::Schema(error)),
     }
-}
-
-/// Tries the database and every upstream once; one line per problem.
-pub async fn try_connections(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
-    let store = Store::open(&config.database, 1);
-    if let Err(error) = store.schema_check().await {
-        problems.push(format!("database.url: {}", keys::Chain(&error)));
-    }
-    let metrics = match Metrics::new() {
-        Ok((metrics, _)) => metrics,
-        Err(error) => return vec![error.to_string()],
-    };
-    for (name, upstream) in &config.upstreams {
-        let found = upstream::try_connections(name, upstream, &metrics).await;
-        problems.extend(
-            found
-                .iter()
-                .map(|problem| format!("upstreams.{name}: {problem}")),
-        );
-    }
-    problems
 }
 
 impl Running {

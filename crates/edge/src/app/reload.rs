@@ -36,11 +36,13 @@ impl Running {
         let spans = self.exports.start(config.spans.as_ref());
         let spans = spans.map_err(|problem| problems.push(problem));
         let blueprint = Blueprint::new(&config, spans.ok().flatten(), &self.metrics).await;
-        let (opened, blueprint) = match (opened, blueprint) {
-            (Ok(opened), Ok(blueprint)) if problems.is_empty() => (opened, blueprint),
-            (opened, blueprint) => {
+        let tls = self.tls.prepare(&config.listeners);
+        let (opened, blueprint, tls) = match (opened, blueprint, tls) {
+            (Ok(opened), Ok(blueprint), Ok(tls)) if problems.is_empty() => (opened, blueprint, tls),
+            (opened, blueprint, tls) => {
                 problems.extend(opened.err().into_iter().flatten());
                 problems.extend(blueprint.err().into_iter().flatten());
+                problems.extend(tls.err().into_iter().flatten());
                 return Err(ReloadError(problems));
             }
         };
@@ -48,8 +50,10 @@ impl Running {
         self.workers.replace(blueprint).await;
         self.listeners.limit(&config.connections);
         self.listeners
-            .keep(&config.listeners, config.runtime.drain.idle);
-        self.listeners.accept(opened, &self.workers, &self.metrics);
+            .keep(&config.listeners, &tls, config.runtime.drain.idle);
+        self.listeners
+            .accept(opened, &tls, &self.workers, &self.metrics);
+        self.tls.put_in_force(&tls);
         self.config = config;
         info!(addresses = ?self.listeners.addresses(), "the configuration was replaced");
         Ok(())

@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 
 use ops::config::Section;
 
+use super::tls::{self, TlsSettings};
+
 /// One port for senders.
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerSettings {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) tenant_header: TenantHeader,
+    pub(crate) tls: Option<TlsSettings>,
 }
 
 /// What is done with a tenant header that is not the key's tenant.
@@ -46,12 +49,14 @@ pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
             let already = format!("[listeners.{}] has this address already", other.name);
             listener.problem("address", already);
         }
+        let tls = tls::tls(&listener);
         listener.finish();
         if let Some(address) = address {
             listeners.push(ListenerSettings {
                 name,
                 address,
                 tenant_header,
+                tls,
             });
         }
     }

@@ -8,6 +8,7 @@ mod listeners;
 mod log;
 mod runtime;
 mod spans;
+mod tls;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -25,6 +26,9 @@ pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::log::RequestLogSettings;
 pub(crate) use self::runtime::{DrainSettings, RuntimeSettings};
 pub(crate) use self::spans::SpanSettings;
+pub(crate) use self::tls::{
+    CertificateSources, ClientAuth, ClientCertificates, MinVersion, PairFiles, TlsSettings,
+};
 pub(crate) use self::upstreams::{Kind, Speaks, UpstreamSettings};
 use crate::protocol::Protocol;
 

@@ -33,11 +33,21 @@ fn documented_keys() -> BTreeMap<String, BTreeSet<String>> {
     let mut sections = BTreeMap::<_, BTreeSet<_>>::new();
     let mut section = String::new();
     for line in DOCUMENTED.lines() {
-        if let Some(name) = line.strip_prefix('[') {
-            name.trim_end_matches(']').clone_into(&mut section);
+        if let Some(name) = line.trim_start_matches("# ").strip_prefix('[')
+            && let Some(name) = name.strip_suffix(']')
+        {
+            name.clone_into(&mut section);
             for parent in ["listeners.", "upstreams."] {
-                if section.starts_with(parent) {
+                if let Some(own) = section.strip_prefix(parent) {
+                    let below = own.split_once('.').map(|(_, below)| below.to_owned());
                     section = format!("{parent}x");
+                    if let Some(below) = below {
+                        sections
+                            .entry(section.clone())
+                            .or_default()
+                            .insert(below.clone());
+                        section = format!("{section}.{below}");
+                    }
                 }
             }
         } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ")

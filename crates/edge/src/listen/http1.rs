@@ -233,7 +233,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
             plan.keep_alive = false;
         }
         let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {
-            stream.borrow().socket.abort();
+            stream.borrow_mut().socket.abort();
             return;
         };
         if !stays || !drain(&stream).await {

@@ -8,6 +8,7 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use http::{Response, Version};
 use http_body::Body as _;
+use tokio::io::AsyncWrite as _;
 
 use super::http1::Stream;
 use super::http1_head;
@@ -73,15 +74,23 @@ pub(super) async fn write_response(
                     }
                 }
             }
-            if out.is_empty() {
-                return if open {
-                    Poll::Pending
-                } else {
-                    Poll::Ready(Ok(()))
-                };
-            }
             let mut stream = stream.borrow_mut();
-            match out.poll_write(Pin::new(&mut stream.socket), cx) {
+            let socket = Pin::new(&mut stream.socket);
+            let all_taken = out.is_empty();
+            // What TLS took need not have left yet.
+            let sent = if all_taken {
+                socket.poll_flush(cx)
+            } else {
+                out.poll_write(socket, cx)
+            };
+            match sent {
+                Poll::Ready(Ok(())) if all_taken => {
+                    return if open {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(Ok(()))
+                    };
+                }
                 Poll::Ready(Ok(())) => patience.progress(),
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(BrokenOff)),
                 Poll::Pending => {

@@ -8,6 +8,8 @@ pub(crate) mod http1_head;
 mod http2;
 pub(crate) mod http2_frames;
 mod io;
+mod open;
+pub(crate) mod tls;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -17,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::BytesMut;
 use metrics::Gauge;
 use tokio::io::AsyncReadExt as _;
@@ -30,6 +32,7 @@ use tracing::warn;
 
 use self::gate::{Full, Gate, Pass};
 use self::io::ClientIo;
+use self::tls::ListenerTls;
 use crate::config::ListenerSettings;
 use crate::metrics::Closed;
 use crate::worker::{Blueprint, Worker};
@@ -42,6 +45,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Listener {
     pub(crate) name: String,
     settings: ArcSwap<ListenerSettings>,
+    tls: ArcSwapOption<ListenerTls>,
     pub(crate) ending: Ending,
 }
 
@@ -76,10 +80,15 @@ impl Ending {
 
 impl Listener {
     /// A listener that ends with the process, or when it is told to.
-    pub(crate) fn new(settings: ListenerSettings, ending: Ending) -> Self {
+    pub(crate) fn new(
+        settings: ListenerSettings,
+        tls: Option<Arc<ListenerTls>>,
+        ending: Ending,
+    ) -> Self {
         Self {
             name: settings.name.clone(),
             settings: ArcSwap::from_pointee(settings),
+            tls: ArcSwapOption::new(tls),
             ending,
         }
     }
@@ -89,8 +98,14 @@ impl Listener {
         self.settings.load_full()
     }
 
-    /// Sets it otherwise, for connections that are open too.
-    pub(crate) fn replace(&self, settings: ListenerSettings) {
+    /// How connections begin now, if they are to be over TLS.
+    fn tls(&self) -> Option<Arc<ListenerTls>> {
+        self.tls.load_full()
+    }
+
+    /// Sets it otherwise, for connections that are open too; TLS for new ones.
+    pub(crate) fn replace(&self, settings: ListenerSettings, tls: Option<Arc<ListenerTls>>) {
+        self.tls.store(tls);
         self.settings.store(Arc::new(settings));
     }
 }
@@ -302,8 +317,14 @@ async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
-    let mut stream = ClientIo::Plain(stream);
     let limit = worker.current().settings.connections.head_timeout;
+    let opened = tokio::select! {
+        opened = open::open(&worker, &peer, stream, limit) => opened,
+        () = peer.listener.ending.closes() => return,
+    };
+    let Some(mut stream) = opened else {
+        return;
+    };
     let sniffed = tokio::select! {
         biased;
         sniffed = tokio::time::timeout(limit, sniff(&mut stream)) => sniffed,

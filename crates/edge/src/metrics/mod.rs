@@ -6,6 +6,7 @@ mod connections;
 mod keys;
 mod seeing;
 mod tenants;
+mod tls;
 mod upstreams;
 
 use std::net::SocketAddr;
@@ -15,7 +16,9 @@ use metrics::{
     Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use model::Signal;
 
 use self::config::ConfigMetrics;
@@ -24,6 +27,8 @@ use self::connections::ConnectionMetrics;
 pub(crate) use self::keys::UseMetrics;
 pub(crate) use self::seeing::SpanMetrics;
 pub(crate) use self::tenants::{OfTenant, TenantMetrics};
+pub(crate) use self::tls::HandshakeFailure;
+use self::tls::TlsMetrics;
 pub(crate) use self::upstreams::EndpointMetrics;
 use self::upstreams::UpstreamMetrics;
 use crate::protocol::Protocol;
@@ -115,6 +120,7 @@ pub(crate) struct Metrics {
     pub(crate) spans: SpanMetrics,
     pub(crate) tenants: TenantMetrics,
     pub(crate) upstreams: UpstreamMetrics,
+    pub(crate) tls: TlsMetrics,
 }
 
 /// Seconds; from what a null upstream takes to the longest time a sender waits.
@@ -133,16 +139,11 @@ impl Metrics {
             .build_recorder();
         let handle = recorder.handle();
         let recorder = Arc::new(recorder);
-        let metrics = metrics::with_local_recorder(&*recorder, || {
-            Self::register(
-                TenantMetrics::new(Arc::clone(&recorder)),
-                UpstreamMetrics::new(Arc::clone(&recorder)),
-            )
-        });
+        let metrics = metrics::with_local_recorder(&*recorder, || Self::register(&recorder));
         Ok((Arc::new(metrics), handle))
     }
 
-    fn register(tenants: TenantMetrics, upstreams: UpstreamMetrics) -> Self {
+    fn register(recorder: &Arc<PrometheusRecorder>) -> Self {
         describe();
         keys::describe();
         seeing::describe();
@@ -186,8 +187,9 @@ impl Metrics {
             upstream_denied: counter!("okmon_edge_upstream_denied_total"),
             log_lines_lost: counter!("okmon_edge_log_lines_lost_total"),
             spans: SpanMetrics::register(),
-            tenants,
-            upstreams,
+            tenants: TenantMetrics::new(Arc::clone(recorder)),
+            tls: TlsMetrics::new(Arc::clone(recorder)),
+            upstreams: UpstreamMetrics::new(Arc::clone(recorder)),
         }
     }
 

@@ -10,7 +10,7 @@ use model::{ApiKey, Scope, ScopeSet, TenantId};
 use store::{Actor, NewKey, NewTenant, Store};
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::upstream::{Script, Seen, Upstream};
@@ -223,6 +223,11 @@ impl World {
         self.edge = Some(edge);
     }
 
+    /// A folder for whatever a test needs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// The file with the saved keys.
     pub(crate) fn snapshot(&self) -> PathBuf {
         self.directory.path().join(SNAPSHOT)
@@ -413,13 +418,13 @@ impl Answer {
 }
 
 /// Reads one HTTP/1.1 answer; `None` if the connection ends before its end.
-pub(crate) async fn read_answer(stream: &mut TcpStream) -> Option<Answer> {
+pub(crate) async fn read_answer(stream: &mut (impl AsyncRead + Unpin)) -> Option<Answer> {
     read_pipelined(stream, &mut BytesMut::new()).await
 }
 
 /// As [`read_answer`]; what was read of the answers after it stays in `buffer`.
 pub(crate) async fn read_pipelined(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,
 ) -> Option<Answer> {
     let reading = async {
