@@ -24,7 +24,9 @@ fn requests(c: &mut Criterion) {
         seed(&database, &key).await;
         let config = edge::Config::parse("bench", &config(&database, upstream))
             .expect("a good configuration");
-        let edge = edge::start(config).await.expect("a start");
+        let edge = edge::start(config, ops::inherited::Inherited::default())
+            .await
+            .expect("a start");
         edge.ready().await;
         edge
     });
