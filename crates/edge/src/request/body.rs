@@ -157,6 +157,8 @@ impl Upload {
     pub(crate) fn into_message(mut self, ahead: Bytes, length: u64) -> Self {
         self.ahead = (!ahead.is_empty()).then_some(ahead);
         self.message_left = Some(length);
+        // What was read to find the length is no part of the message, so what was kept is not what another try would need.
+        self.kept = None;
         self
     }
 
