@@ -19,7 +19,7 @@ use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
-use crate::request::body::ReplayBudget;
+use crate::request::replay::ReplayBudget;
 use crate::spans::Spans;
 use crate::upstream::{Shared, Targets};
 use crate::uses::Uses;

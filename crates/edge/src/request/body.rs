@@ -4,7 +4,6 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,12 +12,11 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use ops::config::ByteSize;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::account::{Entry, Tally};
 use super::forward::check_trailers;
-use crate::config::ReplaySettings;
+use super::replay::{Kept, ReplayBudget};
 use crate::listen::http1;
 use crate::protocol::otlp_grpc;
 use crate::refusal::{Code, Refusal};
@@ -78,60 +76,6 @@ pub(crate) struct Upload {
     repeated: Option<Kept>,
 }
 
-/// What may be kept of bodies, all workers together.
-#[derive(Debug)]
-pub(crate) struct ReplayBudget {
-    settings: ReplaySettings,
-    kept_bytes: AtomicU64,
-}
-
-impl ReplayBudget {
-    pub(crate) const fn new(settings: ReplaySettings) -> Self {
-        Self {
-            settings,
-            kept_bytes: AtomicU64::new(0),
-        }
-    }
-}
-
-/// Frames of a body, shared with whoever else holds them; counted in the budget while they are held.
-struct Kept {
-    frames: SmallVec<[Bytes; 2]>,
-    bytes: u64,
-    budget: Arc<ReplayBudget>,
-}
-
-impl Kept {
-    fn new(budget: &Arc<ReplayBudget>) -> Option<Self> {
-        (budget.settings.body_max.0 > 0).then(|| Self {
-            frames: SmallVec::new(),
-            bytes: 0,
-            budget: Arc::clone(budget),
-        })
-    }
-
-    /// Keeps `frame` too; `false` when that would be too much.
-    fn add(&mut self, frame: &Bytes) -> bool {
-        let bytes = frame.len() as u64;
-        let ReplaySettings { body_max, budget } = self.budget.settings;
-        if self.bytes + bytes > body_max.0 {
-            return false;
-        }
-        self.bytes += bytes;
-        self.frames.push(frame.clone());
-        let before = self.budget.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
-        before + bytes <= budget.0
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.budget
-            .kept_bytes
-            .fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
-
 impl Upload {
     pub(crate) fn new(
         body: ClientBody,
@@ -157,8 +101,8 @@ impl Upload {
     pub(crate) fn into_message(mut self, ahead: Bytes, length: u64) -> Self {
         self.ahead = (!ahead.is_empty()).then_some(ahead);
         self.message_left = Some(length);
-        // What was read to find the length is no part of the message, so what was kept is not what another try would need.
-        self.kept = None;
+        // The prefix does not go upstream, and what came with it passes now.
+        self.kept = self.kept.and_then(Kept::anew);
         self
     }
 
@@ -181,9 +125,7 @@ impl Upload {
 
     /// Whether nothing more will come, as far as is known without reading.
     pub(crate) fn is_over(&self) -> bool {
-        self.repeated
-            .as_ref()
-            .is_none_or(|kept| kept.frames.is_empty())
+        self.repeated.as_ref().is_none_or(Kept::is_empty)
             && self.ahead.is_none()
             && self.body.is_over()
             && self.message_left.is_none_or(|left| left == 0)
@@ -195,8 +137,8 @@ impl Upload {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Refusal>>> {
         if let Some(repeated) = &mut self.repeated {
-            if !repeated.frames.is_empty() {
-                return Poll::Ready(Some(Ok(repeated.frames.remove(0))));
+            if let Some(data) = repeated.take_first() {
+                return Poll::Ready(Some(Ok(data)));
             }
             self.repeated = None;
         }

@@ -7,6 +7,7 @@ pub(crate) mod authenticate;
 pub(crate) mod body;
 pub(crate) mod forward;
 mod reframe;
+pub(crate) mod replay;
 pub(crate) mod route;
 mod tell;
 mod trace_parent;

@@ -26,6 +26,7 @@ mod paths;
 mod reframe;
 mod refusals;
 mod reload;
+mod replays;
 mod routes;
 mod seeing_outcomes;
 mod seeing_request_id;
