@@ -13,6 +13,7 @@ mod million;
 mod outage;
 mod payload;
 mod process;
+mod replicas;
 mod restarts;
 mod seed;
 mod site;
@@ -43,6 +44,7 @@ const EXAMPLES: &str = "Examples:
   loadtest compare --quick
   loadtest changes --write docs/RELIABILITY.md
   loadtest early --calls 6000
+  loadtest replicas --seconds 60
   loadtest outage --seconds 60
   loadtest million --write docs/RELIABILITY.md
   loadtest restarts --restarts 5 --reloads 5
@@ -62,6 +64,8 @@ enum Command {
     Changes(changes::Args),
     /// Sends to a backend that answers before it reads, and counts what senders get.
     Early(early::Args),
+    /// Kills one replica of a backend after the other, and counts what senders get.
+    Replicas(replicas::Args),
     /// Kills the database for ten minutes and watches what senders notice.
     Outage(outage::Args),
     /// Measures what a million keys cost.
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::command(&args),
         Command::Changes(args) => changes::command(&args),
         Command::Early(args) => early::command(&args),
+        Command::Replicas(args) => replicas::command(&args),
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
         Command::Restarts(args) => restarts::command(&args),

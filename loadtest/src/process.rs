@@ -161,6 +161,13 @@ impl Group {
             .sum()
     }
 
+    /// Ends all its processes at once, as a machine does that loses its power.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        self.signal("KILL");
+        self.leader.wait().context("killing")?;
+        Ok(())
+    }
+
     fn signal(&self, name: &str) {
         // A group that is gone already is what the signal is for.
         let _ = Command::new("kill")

@@ -113,7 +113,7 @@ impl Stand {
         self.start(name, command).with_context(|| name.to_owned())
     }
 
-    fn start(&self, name: &str, mut command: Command) -> anyhow::Result<Edge> {
+    fn start(&self, name: &str, command: Command) -> anyhow::Result<Edge> {
         let (address, ops) = (loopback(), loopback());
         let directory = self.directory.path();
         let config = include_str!("stand.toml")
@@ -123,14 +123,32 @@ impl Stand {
             .replace("{{upstream}}", &self.upstream.address.to_string());
         let file = directory.join(format!("{name}.toml"));
         std::fs::write(&file, config).with_context(|| file.display().to_string())?;
+        Edge::begin(command, &file, address, ops)
+    }
+}
+
+/// An address that was free a moment ago.
+pub(crate) fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
+}
+
+impl Edge {
+    /// Starts an edge by `command`, its arguments still to come, with the configuration in `file`, and waits until it is ready. What it
+    /// prints is in a file beside that.
+    pub(crate) fn begin(
+        mut command: Command,
+        file: &Path,
+        address: SocketAddr,
+        ops: SocketAddr,
+    ) -> anyhow::Result<Self> {
         command
             .args(["edge", "--config"])
             .arg(file)
             .env_remove("OKMON_DATABASE_URL")
             .env_remove("OKMON_LOG");
-        let mut group = Group::start(command, directory.join(format!("{name}.log")))?;
+        let mut group = Group::start(command, file.with_extension("log"))?;
         group.await_port(address)?;
-        let edge = Edge {
+        let edge = Self {
             group,
             address,
             ops,
@@ -143,14 +161,7 @@ impl Stand {
         }
         Ok(edge)
     }
-}
 
-/// An address that was free a moment ago.
-pub(crate) fn loopback() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], free_port()))
-}
-
-impl Edge {
     fn ask(&self, path: &str) -> anyhow::Result<String> {
         let url = format!("http://{}{path}", self.ops);
         let mut answer = ureq::get(&url).call().with_context(|| url.clone())?;

@@ -5,6 +5,8 @@
 mod attacks;
 #[cfg(test)]
 mod program;
+#[cfg(test)]
+mod replicas;
 
 use std::time::Duration;
 
