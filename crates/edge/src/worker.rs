@@ -13,7 +13,7 @@ use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConnectionSettings, RequestLogSettings};
+use crate::config::{Config, ConnectionSettings, RequestLogSettings, TrustedProxies};
 use crate::failures::Failures;
 use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
@@ -33,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) suspend_grace: Duration,
     pub(crate) replay: Arc<ReplayBudget>,
     pub(crate) connections: ConnectionSettings,
+    pub(crate) trusted: Arc<TrustedProxies>,
     pub(crate) request_log: RequestLogSettings,
     pub(crate) tenant_labels_max: u32,
     /// `None` where no spans are made.
@@ -85,6 +86,7 @@ impl Blueprint {
                 body_rate_min: config.body_rate_min,
                 suspend_grace: config.suspend_grace,
                 connections: config.connections.clone(),
+                trusted: Arc::clone(&config.trusted),
                 request_log: config.request_log,
                 tenant_labels_max: config.tenant_labels_max,
                 spans,

@@ -1,9 +1,11 @@
 //! `[listeners]`: the ports for senders.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ops::config::Section;
 
+use super::TrustedProxies;
 use super::tls::{self, TlsSettings};
 
 /// One port for senders.
@@ -12,6 +14,9 @@ pub(crate) struct ListenerSettings {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) tenant_header: TenantHeader,
+    /// Whether every connection begins with a header of a trusted proxy.
+    pub(crate) proxy_protocol: bool,
+    pub(crate) trusted: Arc<TrustedProxies>,
     pub(crate) tls: Option<TlsSettings>,
 }
 
@@ -24,7 +29,10 @@ pub(crate) enum TenantHeader {
     Ignore,
 }
 
-pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
+pub(super) fn listeners(
+    section: &Section<'_>,
+    trusted: &Arc<TrustedProxies>,
+) -> Vec<ListenerSettings> {
     let names = section.names();
     if names.is_empty() {
         section.problem(
@@ -49,6 +57,12 @@ pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
             let already = format!("[listeners.{}] has this address already", other.name);
             listener.problem("address", already);
         }
+        let proxy_protocol = [("off", false), ("required", true)];
+        let proxy_protocol = listener.choice("proxy_protocol", &proxy_protocol, false);
+        if proxy_protocol && trusted.is_empty() {
+            let fix = "needs proxies.trusted, the addresses of the proxies that may connect";
+            listener.problem("proxy_protocol", fix);
+        }
         let tls = tls::tls(&listener);
         listener.finish();
         if let Some(address) = address {
@@ -56,6 +70,8 @@ pub(super) fn listeners(section: &Section<'_>) -> Vec<ListenerSettings> {
                 name,
                 address,
                 tenant_header,
+                proxy_protocol,
+                trusted: Arc::clone(trusted),
                 tls,
             });
         }

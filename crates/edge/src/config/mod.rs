@@ -6,12 +6,14 @@ mod connections;
 mod keys;
 mod listeners;
 mod log;
+mod proxies;
 mod runtime;
 mod spans;
 mod tls;
 mod upstreams;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::Signal;
@@ -24,6 +26,7 @@ pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::log::RequestLogSettings;
+pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::runtime::{DrainSettings, RuntimeSettings};
 pub(crate) use self::spans::SpanSettings;
 pub(crate) use self::tls::{
@@ -36,6 +39,7 @@ use crate::protocol::Protocol;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(crate) listeners: Vec<ListenerSettings>,
+    pub(crate) trusted: Arc<TrustedProxies>,
     /// Where `/metrics`, `/livez` and `/readyz` are served.
     pub ops_address: SocketAddr,
     /// Where the keys are.
@@ -84,7 +88,8 @@ impl Config {
 }
 
 fn build(root: &Section<'_>) -> Option<Config> {
-    let listeners = listeners::listeners(&root.section("listeners"));
+    let trusted = Arc::new(proxies::proxies(&root.section("proxies")));
+    let listeners = listeners::listeners(&root.section("listeners"), &trusted);
     let upstreams = upstreams::upstreams(&root.section("upstreams"));
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
     let replay = root.section("replay");
@@ -114,6 +119,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let runtime = runtime::runtime(&root.section("runtime"));
     Some(Config {
         listeners,
+        trusted,
         ops_address,
         database: database?,
         database_connections,

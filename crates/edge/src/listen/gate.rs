@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::ConnectionSettings;
+use crate::metrics::Closed;
 
 /// Counts connections for all listeners. Asked once per connection, so a lock does not matter.
 #[derive(Debug)]
@@ -23,6 +24,15 @@ pub(crate) struct Gate {
 pub(crate) enum Full {
     InAll,
     OfAddress,
+}
+
+impl From<Full> for Closed {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::InAll => Self::OpenMax,
+            Full::OfAddress => Self::AddressMax,
+        }
+    }
 }
 
 /// A place; dropping it gives it back.

@@ -9,10 +9,12 @@ mod http2;
 pub(crate) mod http2_frames;
 mod io;
 mod open;
+mod proxy_protocol;
 pub(crate) mod tls;
 
+use std::fmt;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,7 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::gate::{Full, Gate, Pass};
+use self::gate::{Gate, Pass};
 use self::io::ClientIo;
 use self::tls::ListenerTls;
 use crate::config::ListenerSettings;
@@ -141,11 +143,31 @@ pub(crate) struct Peer {
     pub(crate) listener: Arc<Listener>,
 }
 
+impl Peer {
+    /// The same connection for a sender at another address.
+    pub(crate) fn with_address(&self, address: IpAddr) -> Self {
+        Self {
+            address: SocketAddr::new(address, 0),
+            listener: Arc::clone(&self.listener),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Proxies tell no port.
+        match self.address.port() {
+            0 => self.address.ip().fmt(f),
+            _ => self.address.fmt(f),
+        }
+    }
+}
+
 /// A connection on its way to a worker.
 pub(crate) struct Accepted {
     stream: std::net::TcpStream,
     peer: Peer,
-    _pass: Pass,
+    pass: Pass,
     counted: Counted,
 }
 
@@ -248,16 +270,18 @@ fn hand_over(
     metrics: &crate::metrics::Metrics,
 ) -> std::io::Result<Handed> {
     metrics.connections.accepted.increment(1);
-    let entering = gate
-        .enter()
-        .and_then(|mut pass| pass.is_of(address.ip()).map(|()| pass));
+    // A proxy has the senders of many addresses. It may tell them apart later.
+    let is_proxy = listener.settings().trusted.contains(address.ip());
+    let entering = gate.enter().and_then(|mut pass| {
+        if !is_proxy {
+            pass.is_of(address.ip())?;
+        }
+        Ok(pass)
+    });
     let pass = match entering {
         Ok(pass) => pass,
         Err(full) => {
-            metrics.connections.closed(match full {
-                Full::InAll => Closed::OpenMax,
-                Full::OfAddress => Closed::AddressMax,
-            });
+            metrics.connections.closed(full.into());
             return Ok(Handed::Over);
         }
     };
@@ -275,7 +299,7 @@ fn hand_over(
             address,
             listener: Arc::clone(listener),
         },
-        _pass: pass,
+        pass,
         counted: Counted::new(&worker.load, &metrics.connections.open),
     };
     Ok(
@@ -295,8 +319,8 @@ pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiv
                 Some(ToWorker::Connection(accepted)) => {
                     let worker = Rc::clone(&worker);
                     tasks.spawn_local(async move {
-                        let Accepted { stream, peer, _pass: pass, counted } = accepted;
-                        serve(worker, peer, stream).await;
+                        let Accepted { stream, peer, mut pass, counted } = accepted;
+                        serve(worker, peer, &mut pass, stream).await;
                         drop((pass, counted));
                     });
                 }
@@ -313,14 +337,15 @@ pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiv
     while tasks.join_next().await.is_some() {}
 }
 
-async fn serve(worker: Rc<Worker>, peer: Peer, stream: std::net::TcpStream) {
+async fn serve(worker: Rc<Worker>, mut peer: Peer, pass: &mut Pass, stream: std::net::TcpStream) {
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
     let limit = worker.current().settings.connections.head_timeout;
+    let listener = Arc::clone(&peer.listener);
     let opened = tokio::select! {
-        opened = open::open(&worker, &peer, stream, limit) => opened,
-        () = peer.listener.ending.closes() => return,
+        opened = open::open(&worker, &mut peer, pass, stream, limit) => opened,
+        () = listener.ending.closes() => return,
     };
     let Some(mut stream) = opened else {
         return;

@@ -6,24 +6,68 @@ use tokio::net::TcpStream;
 use tracing::info;
 
 use super::Peer;
+use super::gate::Pass;
 use super::io::ClientIo;
+use super::proxy_protocol::{self, Begun};
 use super::tls::{self, ListenerTls};
 use crate::log_limits::Of;
-use crate::metrics::HandshakeFailure;
+use crate::metrics::{HandshakeFailure, ProxyProblem};
 use crate::worker::Worker;
 
-/// Does what comes before HTTP, within `limit`. `None` where it fails: the connection is over then.
+/// Does what comes before HTTP, each within `limit`. `None` where it fails: the connection is over then. Where a proxy tells whom
+/// the connection is from, `peer` and `pass` are that sender's afterwards.
 pub(super) async fn open(
     worker: &Worker,
-    peer: &Peer,
-    stream: TcpStream,
+    peer: &mut Peer,
+    pass: &mut Pass,
+    mut stream: TcpStream,
     limit: Duration,
 ) -> Option<ClientIo> {
+    // Boxed so that they are not part of the connection's own future, which lives longer.
+    if peer.listener.settings().proxy_protocol {
+        Box::pin(proxy_header(worker, peer, pass, &mut stream, limit)).await?;
+    }
     match peer.listener.tls() {
         None => Some(ClientIo::Plain(stream)),
-        // Not part of the connection's own future, which lives longer.
         Some(tls) => Box::pin(handshake(worker, peer, &tls, stream, limit)).await,
     }
+}
+
+async fn proxy_header(
+    worker: &Worker,
+    peer: &mut Peer,
+    pass: &mut Pass,
+    stream: &mut TcpStream,
+    limit: Duration,
+) -> Option<()> {
+    let metrics = &worker.metrics;
+    let reading = tokio::time::timeout(limit, proxy_protocol::read(peer, stream));
+    let (problem, reason) = match reading.await {
+        Ok(Ok(Begun::Ended)) => {
+            metrics.connections.silent.increment(1);
+            return None;
+        }
+        Ok(Ok(Begun::From(source))) => {
+            if let Some(source) = source {
+                peer.address = source;
+            }
+            if !peer.listener.settings().trusted.contains(peer.address.ip())
+                && let Err(full) = pass.is_of(peer.address.ip())
+            {
+                metrics.connections.closed(full.into());
+                return None;
+            }
+            return Some(());
+        }
+        Ok(Err(refused)) => (refused.problem, refused.reason),
+        Err(_) => (ProxyProblem::Timeout, "it took too long".to_owned()),
+    };
+    metrics.tls.proxy_problem(problem);
+    if worker.may_log(Of::Address(peer.address.ip()), problem.as_str()) {
+        let (listener, problem) = (&peer.listener.name, problem.as_str());
+        info!(peer = %peer.address, listener, problem, reason, "a connection without a good PROXY header was refused");
+    }
+    None
 }
 
 async fn handshake(

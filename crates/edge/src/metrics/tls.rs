@@ -1,4 +1,4 @@
-//! Metrics of TLS towards senders.
+//! Metrics of what comes before HTTP on senders' connections: proxies' headers, and TLS.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,10 +66,44 @@ impl HandshakeFailure {
     }
 }
 
+/// Why a connection was refused that should have begun with a proxy's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProxyProblem {
+    /// Its address is nobody's to believe.
+    Untrusted,
+    /// It began with something else.
+    Missing,
+    Malformed,
+    Timeout,
+    /// It ended in the middle of the header.
+    Closed,
+}
+
+impl ProxyProblem {
+    const ALL: [Self; 5] = [
+        Self::Untrusted,
+        Self::Missing,
+        Self::Malformed,
+        Self::Timeout,
+        Self::Closed,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// All handles.
 pub(crate) struct TlsMetrics {
     handshakes: [Counter; 4],
     failures: [Counter; HandshakeFailure::ALL.len()],
+    proxy_problems: [Counter; ProxyProblem::ALL.len()],
     pub(crate) certificates: Gauge,
     pub(crate) certificate_errors: Counter,
     recorder: Arc<PrometheusRecorder>,
@@ -95,6 +129,9 @@ impl TlsMetrics {
             failures: HandshakeFailure::ALL.map(|failure| {
                 counter!("okmon_edge_tls_handshake_failures_total", "failure" => failure.as_str())
             }),
+            proxy_problems: ProxyProblem::ALL.map(|problem| {
+                counter!("okmon_edge_proxy_headers_refused_total", "problem" => problem.as_str())
+            }),
             certificates: gauge!("okmon_edge_tls_certificates"),
             certificate_errors: counter!("okmon_edge_tls_certificate_errors_total"),
             recorder,
@@ -115,6 +152,12 @@ impl TlsMetrics {
 
     pub(crate) fn failure(&self, reason: HandshakeFailure) {
         if let Some(counter) = self.failures.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn proxy_problem(&self, problem: ProxyProblem) {
+        if let Some(counter) = self.proxy_problems.get(problem as usize) {
             counter.increment(1);
         }
     }
@@ -151,6 +194,10 @@ impl TlsMetrics {
 }
 
 fn describe() {
+    describe_counter!(
+        "okmon_edge_proxy_headers_refused_total",
+        "Connections refused on listeners that require the PROXY protocol."
+    );
     describe_counter!(
         "okmon_edge_tls_handshakes_total",
         "TLS handshakes with senders that succeeded."

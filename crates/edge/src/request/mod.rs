@@ -5,6 +5,7 @@ pub(crate) mod account;
 mod admit;
 pub(crate) mod authenticate;
 pub(crate) mod body;
+mod client_address;
 pub(crate) mod forward;
 mod reframe;
 pub(crate) mod replay;
@@ -18,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, Version};
 
 use self::body::{Body, ClientBody};
+use self::client_address::client_address;
 pub(crate) use self::trace_parent::TraceParent;
 use crate::config::ConnectionSettings;
 use crate::listen::Peer;
@@ -36,11 +38,14 @@ pub(crate) async fn serve(
 ) -> Response<Body> {
     let dialect = route::dialect(&parts);
     let trace = TraceParent::of(&parts.headers);
+    let current = worker.current();
+    let settings = &current.settings;
+    let behind_proxy = client_address(&settings.trusted, peer.address.ip(), &parts.headers)
+        .map(|address| peer.with_address(address));
+    let peer = behind_proxy.as_ref().unwrap_or(peer);
     let mut entry = account::open(worker, peer, dialect, trace);
     let answer = async {
         let body = body?;
-        let current = worker.current();
-        let settings = &current.settings;
         check_head(&settings.connections, &parts)?;
         let routed = route::route(&current.targets, &parts)?;
         entry.is_for(&routed);

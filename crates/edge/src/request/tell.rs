@@ -53,7 +53,7 @@ fn log(entry: &Entry, duration: Duration, received_bytes: u64) {
         signal = entry.flow.map(|(_, signal)| signal.as_str()),
         tenant = held.map(|held| tracing::field::display(&held.grant.tenant)),
         key.id = entry.whose.key_id.map(tracing::field::display),
-        peer = %entry.peer.address,
+        peer = %entry.peer,
         listener = entry.peer.listener.name,
         upstream = entry.target.as_deref().map(|target| target.upstream.name.as_str()),
         duration_ms = duration.as_secs_f64() * 1e3,

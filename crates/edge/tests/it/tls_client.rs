@@ -98,10 +98,18 @@ impl Client {
         address: SocketAddr,
         host: &str,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.connect_over(connect(address).await, host).await
+    }
+
+    /// Begins TLS on a connection that is there.
+    pub(crate) async fn connect_over(
+        &self,
+        stream: TcpStream,
+        host: &str,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let lasting = self.lasting.clone();
         let config = lasting.unwrap_or_else(|| Arc::new(self.config()));
         let name = ServerName::try_from(host.to_owned()).unwrap();
-        let stream = connect(address).await;
         let connecting = TlsConnector::from(config).connect(name, stream);
         tokio::time::timeout(DEADLINE, connecting)
             .await

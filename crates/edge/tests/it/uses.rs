@@ -18,7 +18,7 @@ async fn world() -> World {
 }
 
 /// A connection from an address of this machine.
-async fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
+pub(crate) async fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
     socket.connect(to).await.unwrap()
@@ -34,7 +34,7 @@ async fn send(stream: &mut TcpStream, key: &ApiKey, agent: &[u8], expected: u16)
 }
 
 /// The values of a kind that a key was used by, and in how many requests.
-async fn uses(world: &World, key: &ApiKey, kind: &str) -> BTreeMap<String, i64> {
+pub(crate) async fn uses(world: &World, key: &ApiKey, kind: &str) -> BTreeMap<String, i64> {
     let query = "select value, requests from key_uses where key_id = $1 and kind = $2";
     let rows = sqlx::query_as(query).bind(key.id().as_str().to_owned());
     let rows: Vec<(String, i64)> = rows
