@@ -4,5 +4,6 @@ pub mod cli;
 pub mod dev;
 pub mod edge;
 pub mod migrate;
+pub mod probe;
 pub mod sink;
 mod snippets;

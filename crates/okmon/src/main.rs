@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use okmon::cli::{self, OperatorsCommand, control};
-use okmon::{dev, edge, migrate};
+use okmon::{dev, edge, migrate, probe};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +27,8 @@ enum Command {
     Control(control::ControlArgs),
     /// Check a configuration file and print every problem at once
     Check(edge::CheckArgs),
+    /// Ask a process whether it is ready, for health checks: exit status 0 when it is
+    Probe(probe::ProbeArgs),
     /// Bring the database's schema up to date
     Migrate(Box<migrate::MigrateArgs>),
     #[command(flatten)]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::run(args),
         Command::Edge(args) => edge::run(args),
         Command::Check(args) => edge::check(args),
+        Command::Probe(args) => probe::run(args),
         Command::Migrate(args) => migrate::run(args),
         Command::Control(args) => control::run(args),
         Command::Operators(command) => command.run(),

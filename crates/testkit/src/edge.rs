@@ -5,9 +5,10 @@
 )]
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -19,6 +20,12 @@ const START_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(40);
 /// Beyond any patience an edge has of its own.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
+
+/// A child can be given no descriptors but the standard ones without unsafe code; the shell puts the socket where `sd_listen_fds(3)`
+/// wants it, and is then replaced.
+const HAND_OVER: &str = "exec 3<&0 </dev/null
+export LISTEN_FDS=1 LISTEN_FDNAMES={{name}} LISTEN_PID=$$
+exec \"$@\"";
 
 /// One log record.
 const LOG: &str =
@@ -77,6 +84,8 @@ pub struct Edge {
     folder: TempDir,
     port: u16,
     ops_port: u16,
+    /// A socket that outlives the process, by name.
+    inherited: Option<(String, TcpListener)>,
     process: Option<Process>,
     earlier_output: String,
 }
@@ -93,6 +102,7 @@ impl Edge {
             folder,
             port: peers::free_port(),
             ops_port: peers::free_port(),
+            inherited: None,
             process: None,
             earlier_output: String::new(),
         };
@@ -142,7 +152,52 @@ impl Edge {
             write!(config, "[routes.{protocol}]\n{routes}").expect("memory");
         }
         config.push_str(sections);
-        std::fs::write(self.folder.path().join("edge.toml"), config).expect("a place to write to");
+        std::fs::write(self.config_file(), config).expect("a place to write to");
+    }
+
+    /// Has every process from now on inherit this socket, as systemd's socket activation does it.
+    pub fn inherits(&mut self, name: &str, socket: TcpListener) {
+        self.inherited = Some((name.to_owned(), socket));
+    }
+
+    /// The configuration file's text.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.config_file()).expect("a configuration")
+    }
+
+    /// Puts another configuration in the place of the one there is, if there is one, in one step.
+    ///
+    /// # Panics
+    /// When there is no place to write to.
+    pub fn rewrite(&self, change: impl FnOnce(&str) -> String) {
+        let before = std::fs::read_to_string(self.config_file()).unwrap_or_default();
+        let new = self.folder.path().join("new.toml");
+        std::fs::write(&new, change(&before)).expect("a place to write to");
+        std::fs::rename(new, self.config_file()).expect("a place to write to");
+    }
+
+    /// Takes the configuration file away.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn remove_config(&self) {
+        std::fs::remove_file(self.config_file()).expect("a configuration");
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("edge.toml")
+    }
+
+    /// Sends the process a signal, named as `kill` names it.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("an edge that runs");
+        process.signal(name);
     }
 
     /// Starts the process and returns at once.
@@ -152,16 +207,23 @@ impl Edge {
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "the edge runs already");
         let program = self.settings.okmon.display().to_string();
-        let mut words = self.settings.before.iter().chain([&program]);
+        let mut before = self.settings.before.clone();
+        let mut stdin = Stdio::null();
+        if let Some((name, socket)) = &self.inherited {
+            stdin = OwnedFd::from(socket.try_clone().expect("a socket")).into();
+            let script = HAND_OVER.replace("{{name}}", name);
+            before.extend(["sh", "-c", &script, "sh"].map(str::to_owned));
+        }
+        let mut words = before.iter().chain([&program]);
         let mut command = Command::new(words.next().expect("a program"));
         command
             .args(words)
             .args(["edge", "--config"])
-            .arg(self.folder.path().join("edge.toml"))
+            .arg(self.config_file())
             .envs(self.settings.environment.iter().map(|(k, v)| (k, v)))
             .env_remove("OKMON_DATABASE_URL")
             .env_remove("OKMON_LOG");
-        self.process = Some(Process::spawn("okmon edge", command));
+        self.process = Some(Process::spawn_with_input("okmon edge", command, stdin));
     }
 
     /// Starts the process and waits until it says that it is ready.
@@ -224,8 +286,16 @@ impl Edge {
     /// # Panics
     /// When it does not run, or does not stop.
     pub fn stop(&mut self) -> Finished {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until the process has ended.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn ended(&mut self) -> Finished {
         let process = self.process.take().expect("an edge that runs");
-        process.signal("TERM");
         let finished = process.wait(STOP_MAX);
         self.earlier_output.push_str(&finished.stdout);
         self.earlier_output.push_str(&finished.stderr);
@@ -330,9 +400,14 @@ impl Edge {
         })
     }
 
+    /// A page of its port for operators.
+    pub fn ops_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ops_port)
+    }
+
     /// Asks its port for operators: status and body.
     pub fn ops(&self, path: &str) -> Result<(u16, String), String> {
-        let url = format!("http://127.0.0.1:{}{path}", self.ops_port);
+        let url = self.ops_url(path);
         let answer = agent().get(&url).call();
         let mut answer = answer.map_err(|error| format!("GET {url}: {error}"))?;
         let body = answer.body_mut().read_to_string();

@@ -24,9 +24,17 @@ impl Process {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn spawn(name: &str, mut command: Command) -> Self {
+    pub fn spawn(name: &str, command: Command) -> Self {
+        Self::spawn_with_input(name, command, Stdio::null())
+    }
+
+    /// Starts `command` with this as its standard input.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_with_input(name: &str, mut command: Command, stdin: Stdio) -> Self {
         command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = match command.spawn() {
