@@ -262,6 +262,11 @@ enum Handed {
     ToNobody,
 }
 
+/// A socket that takes both versions of IP, as systemd's do, gives a sender with IPv4 an address of IPv6.
+fn own_address(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 fn hand_over(
     (stream, address): (TcpStream, SocketAddr),
     listener: &Arc<Listener>,
@@ -269,6 +274,7 @@ fn hand_over(
     gate: &Arc<Gate>,
     metrics: &crate::metrics::Metrics,
 ) -> std::io::Result<Handed> {
+    let address = own_address(address);
     metrics.connections.accepted.increment(1);
     // A proxy has the senders of many addresses. It may tell them apart later.
     let is_proxy = listener.settings().trusted.contains(address.ip());
@@ -393,6 +399,22 @@ async fn sniff(stream: &mut ClientIo) -> Option<(bool, BytesMut)> {
             let mut small = BytesMut::with_capacity(1024);
             small.extend_from_slice(&ahead);
             ahead = small;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_with_ipv4_has_its_own_address_on_a_socket_for_both() {
+        for (seen, own) in [
+            ("[::ffff:192.0.2.7]:4711", "192.0.2.7:4711"),
+            ("192.0.2.7:4711", "192.0.2.7:4711"),
+            ("[2001:db8::7]:4711", "[2001:db8::7]:4711"),
+        ] {
+            assert_eq!(own_address(seen.parse().unwrap()), own.parse().unwrap());
         }
     }
 }
