@@ -278,7 +278,7 @@ fn what_the_documents_link_to_is_there() {
         "docs/METRICS.md",
         "docs/PERFORMANCE.md",
         "docs/RELIABILITY.md",
-        "docs/RELIABILITY.md",
+        "docs/DEPLOY.md",
         "docs/CHANGELOG.md",
     ] {
         let text = read(document);

@@ -17,6 +17,7 @@ mod key_faults;
 mod lifecycle;
 mod loki;
 mod outage;
+mod packaging;
 mod process;
 mod prometheus;
 mod python_sdk;
