@@ -31,6 +31,14 @@ impl ClientIo {
         })
     }
 
+    /// Whether the TLS handshake settled on HTTP/2. Then nothing else may be spoken (RFC 9113 section 3.2).
+    pub(crate) fn agreed_on_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
     /// Whether a read would tell something at once. Costs no buffer: a connection that waits should hold none.
     pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

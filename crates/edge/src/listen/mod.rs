@@ -372,7 +372,7 @@ async fn serve(worker: Rc<Worker>, mut peer: Peer, pass: &mut Pass, stream: std:
             return;
         }
     };
-    if is_http2 {
+    if is_http2 || stream.agreed_on_http2() {
         http2::serve(worker, peer, stream, ahead).await;
     } else {
         http1::serve(worker, peer, stream, ahead).await;
