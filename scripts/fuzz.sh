@@ -34,9 +34,12 @@ done
 say "building the fuzz targets"
 # What is attacked has the versions that it is shipped with; cargo adds the engine, which Cargo.toml pins.
 cp Cargo.lock fuzz/Cargo.lock
+# Naming the target keeps what the compiler itself loads apart from what is instrumented.
+host=$(rustc -vV | sed -n 's/^host: //p')
 # The instrumentation is behind flags that a stable compiler takes only so.
 RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$PWD/fuzz/instrument.sh OKMON_FUZZ_TARGETS="${all[*]}" \
-  cargo build --release --bins --manifest-path fuzz/Cargo.toml
+  cargo build --release --bins --target "$host" --manifest-path fuzz/Cargo.toml
+binaries=fuzz/target/$host/release
 
 for target in "${targets[@]}"; do
   say "fuzzing $target for $seconds s"
@@ -44,9 +47,9 @@ for target in "${targets[@]}"; do
   options=(-max_total_time="$seconds" -timeout=10 "-artifact_prefix=fuzz/artifacts/$target/")
   [ ! -f "fuzz/dictionaries/$target" ] || options+=(-dict="fuzz/dictionaries/$target")
   log=fuzz/artifacts/$target.log
-  if ! "fuzz/target/release/$target" "fuzz/corpus/$target" "fuzz/seeds/$target" "${options[@]}" >"$log" 2>&1; then
+  if ! "$binaries/$target" "fuzz/corpus/$target" "fuzz/seeds/$target" "${options[@]}" >"$log" 2>&1; then
     tail -n 40 "$log"
-    die "$target found something: fuzz/target/release/$target fuzz/artifacts/$target/FILE runs it again"
+    die "$target found something: $binaries/$target fuzz/artifacts/$target/FILE runs it again"
   fi
   grep -E '^#.* cov: ' "$log" | tail -n 1
   tail -n 1 "$log"
