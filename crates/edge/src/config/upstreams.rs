@@ -117,6 +117,10 @@ pub(super) fn upstreams(section: &Section<'_>) -> Vec<(String, UpstreamSettings)
         if !settings.probe_path.is_empty() && !settings.probe_path.starts_with('/') {
             upstream.problem("probe_path", "must begin with a slash, or be empty");
         }
+        if !settings.probe_path.is_empty() && settings.speaks != Speaks::Http1 {
+            let fix = "probes speak HTTP/1.1, so that speaks must be \"http1\": leave it out";
+            upstream.problem("probe_path", fix);
+        }
         if settings.speaks == Speaks::Grpc
             && !matches!(settings.kind, Kind::Collector | Kind::Tempo)
         {

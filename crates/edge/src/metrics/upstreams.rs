@@ -29,6 +29,7 @@ pub(crate) struct UpstreamMetrics {
 pub(crate) struct EndpointMetrics {
     pub(crate) up: Gauge,
     pub(crate) requests: Counter,
+    pub(crate) in_flight: Gauge,
     pub(crate) failures: Counter,
     pub(crate) ejections: Counter,
 }
@@ -60,6 +61,7 @@ impl UpstreamMetrics {
         metrics::with_local_recorder(&*self.recorder, || EndpointMetrics {
             up: gauge!("okmon_edge_endpoint_up", "upstream" => upstream.clone(), "endpoint" => endpoint.clone()),
             requests: counter!("okmon_edge_endpoint_requests_total", "upstream" => upstream.clone(), "endpoint" => endpoint.clone()),
+            in_flight: gauge!("okmon_edge_endpoint_requests_in_flight", "upstream" => upstream.clone(), "endpoint" => endpoint.clone()),
             failures: counter!("okmon_edge_endpoint_failures_total", "upstream" => upstream.clone(), "endpoint" => endpoint.clone()),
             ejections: counter!("okmon_edge_endpoint_ejections_total", "upstream" => upstream, "endpoint" => endpoint),
         })
@@ -73,6 +75,7 @@ impl EndpointMetrics {
         Self {
             up: Gauge::noop(),
             requests: Counter::noop(),
+            in_flight: Gauge::noop(),
             failures: Counter::noop(),
             ejections: Counter::noop(),
         }
@@ -99,6 +102,10 @@ fn describe() {
     describe_counter!(
         "okmon_edge_endpoint_requests_total",
         "Requests sent to an endpoint, those sent once more included."
+    );
+    describe_gauge!(
+        "okmon_edge_endpoint_requests_in_flight",
+        "Requests that an endpoint has now."
     );
     describe_counter!(
         "okmon_edge_endpoint_failures_total",

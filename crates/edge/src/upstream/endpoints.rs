@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -28,6 +28,8 @@ pub(crate) struct Endpoint {
     ejections: AtomicU32,
     /// Until when it gets no requests, in milliseconds since the process's first look at the clock; 0 while it is well.
     ejected_until: AtomicU64,
+    /// It could not be connected to the last time that a request had to.
+    unreachable: AtomicBool,
     pub(crate) metrics: EndpointMetrics,
 }
 
@@ -68,6 +70,7 @@ impl Endpoint {
             failures: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
             metrics,
         }
     }
@@ -81,9 +84,16 @@ impl Endpoint {
         }
     }
 
-    /// Whether it was ejected and has not done well since.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.ejected_until.load(Ordering::Relaxed) != 0
+    /// Whether it was ejected and has not done well since, and whether a connection alone would show that it may be well again:
+    /// one that takes connections and fails what comes on them needs to be asked more than that.
+    pub(super) fn awaits(&self) -> Option<Awaits> {
+        if self.ejected_until.load(Ordering::Relaxed) == 0 {
+            None
+        } else if self.unreachable.load(Ordering::Relaxed) {
+            Some(Awaits::Connection)
+        } else {
+            Some(Awaits::Answer)
+        }
     }
 
     /// Learns from an exchange.
@@ -91,11 +101,12 @@ impl Endpoint {
         let failures = match experience {
             Experience::Good => {
                 // Mostly nothing has to be written, so that workers do not take the line from each other.
-                if self.failures.load(Ordering::Relaxed) != 0 {
+                if self.failures.load(Ordering::Relaxed) != 0
+                    || self.ejections.load(Ordering::Relaxed) != 0
+                {
                     self.failures.store(0, Ordering::Relaxed);
-                }
-                if self.is_suspect() {
-                    self.returns("a request");
+                    self.ejections.store(0, Ordering::Relaxed);
+                    self.gets_requests_again("a request");
                 }
                 return;
             }
@@ -104,6 +115,8 @@ impl Endpoint {
         };
         self.metrics.failures.increment(1);
         if failures >= settings.eject_after && !self.is_ejected() {
+            let unreachable = experience == Experience::NoConnection;
+            self.unreachable.store(unreachable, Ordering::Relaxed);
             self.eject(settings);
         }
     }
@@ -122,15 +135,28 @@ impl Endpoint {
         }
     }
 
-    /// Gets requests again.
-    pub(super) fn returns(&self, shown_by: &str) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.ejections.store(0, Ordering::Relaxed);
+    /// A probe went well. It gets requests, and is ejected for longer than before if it fails the first of them.
+    pub(super) fn returns_on_trial(&self, settings: &UpstreamSettings) {
+        let one_less = settings.eject_after.saturating_sub(1);
+        self.failures.store(one_less, Ordering::Relaxed);
+        self.gets_requests_again("a probe");
+    }
+
+    fn gets_requests_again(&self, shown_by: &str) {
         if self.ejected_until.swap(0, Ordering::Relaxed) != 0 {
             self.metrics.up.set(1.0);
             info!(upstream = self.upstream, endpoint = %self.address, shown_by, "an endpoint is back");
         }
     }
+}
+
+/// What an ejected endpoint has to do to get requests before its time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// Take a connection.
+    Connection,
+    /// Answer a probe.
+    Answer,
 }
 
 /// A request at an endpoint; dropping it ends it.
@@ -142,6 +168,7 @@ pub(crate) struct InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.metrics.in_flight.decrement(1.0);
         self.of_upstream.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -214,6 +241,7 @@ impl Endpoints {
     /// Takes a place at `endpoint`.
     pub(crate) fn enter(&self, endpoint: Arc<Endpoint>) -> Result<InFlight, NoEndpoint> {
         endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
+        endpoint.metrics.in_flight.increment(1.0);
         let open = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let place = InFlight {
             endpoint,
@@ -330,6 +358,30 @@ mod tests {
         assert!(endpoint.is_ejected());
         endpoint.experienced(Experience::Good, &settings);
         assert!(!endpoint.is_ejected());
+    }
+
+    #[test]
+    fn an_endpoint_that_only_takes_connections_is_not_asked_for_less_each_time() {
+        let (_, list) = endpoints(1, 1);
+        let (endpoint, settings) = (&list[0], settings());
+        let out_for = |endpoint: &Endpoint| {
+            let until = endpoint.ejected_until.load(Ordering::Relaxed);
+            Duration::from_millis(until.saturating_sub(now_millis()))
+        };
+        endpoint.experienced(Experience::NoConnection, &settings);
+        assert_eq!(endpoint.awaits(), Some(Awaits::Connection));
+        for doubled in 1..=3 {
+            endpoint.returns_on_trial(&settings);
+            assert!(!endpoint.is_ejected());
+            endpoint.experienced(Experience::Bad, &settings);
+            assert_eq!(endpoint.awaits(), Some(Awaits::Answer), "one is enough");
+            let half = settings.eject_for * (1 << doubled) / 2;
+            assert!(out_for(endpoint) > half, "{doubled}");
+        }
+        endpoint.experienced(Experience::Good, &settings);
+        assert_eq!(endpoint.awaits(), None);
+        endpoint.experienced(Experience::NoConnection, &settings);
+        assert!(out_for(endpoint) <= settings.eject_for);
     }
 
     #[test]

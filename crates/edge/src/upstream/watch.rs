@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::lookup_host;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::connect::{Shared, open};
-use super::endpoints::{Endpoint, about};
+use super::endpoints::{Awaits, Endpoint, about};
 use crate::metrics::Metrics;
 use crate::upstream_url::UpstreamUrl;
 
@@ -106,11 +107,24 @@ pub(super) async fn keep_probing(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        for endpoint in shared.endpoints.all().iter().filter(|e| e.is_suspect()) {
-            if probe(&shared, endpoint).await {
-                endpoint.returns("a probe");
+        let settings = &shared.settings;
+        let mut probes = JoinSet::new();
+        for endpoint in shared.endpoints.all().iter() {
+            let tells = match endpoint.awaits() {
+                None => false,
+                Some(Awaits::Connection) => true,
+                Some(Awaits::Answer) => !settings.probe_path.is_empty(),
+            };
+            if tells {
+                let (shared, endpoint) = (Arc::clone(&shared), Arc::clone(endpoint));
+                probes.spawn(async move {
+                    if probe(&shared, &endpoint).await {
+                        endpoint.returns_on_trial(&shared.settings);
+                    }
+                });
             }
         }
+        while probes.join_next().await.is_some() {}
     }
 }
 
@@ -132,8 +146,8 @@ async fn probe(shared: &Shared, endpoint: &Endpoint) -> bool {
         status.starts_with(b"HTTP/1.").then_some(())?;
         (status.get(9) == Some(&b'2')).then_some(())
     };
-    let limit = settings.connect_timeout + settings.first_byte_timeout;
-    timeout(limit, trying)
+    // As long for the answer as for the connection.
+    timeout(2 * settings.connect_timeout, trying)
         .await
         .is_ok_and(|well| well.is_some())
 }

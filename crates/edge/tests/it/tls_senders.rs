@@ -129,6 +129,8 @@ async fn large_bodies_pass_in_both_directions() {
     let head = head("/v1/traces", &headers, body.len());
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body).await.unwrap();
+    // What the socket did not take at once waits in the session.
+    stream.flush().await.unwrap();
     let answered = read_answer(&mut stream).await.unwrap();
     assert!(answered.body == answer, "{} bytes", answered.body.len());
     assert!(world.seen_soon().await.body == body);

@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use testkit::certificates::Authority;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -27,6 +31,10 @@ pub(crate) enum Script {
     DieMidAnswer,
     /// Never reads more than the head.
     Stall,
+    /// Refuses the stream. HTTP/2 only.
+    Refuse,
+    /// Answers, and lets nothing more begin on the connection. HTTP/2 only.
+    AnswerAndGo(Reply),
     /// Reads the body, writes these bytes as its answer and closes. HTTP/1.1 only.
     Raw(&'static str),
 }
@@ -150,13 +158,33 @@ impl Upstream {
     pub(crate) async fn start_tls(script: Script) -> (Self, String) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
+        let config = tls_builder()
             .with_no_client_auth()
             .with_single_cert(vec![made.cert.der().clone()], key.into())
             .unwrap();
+        (Self::serve_tls(script, config).await, made.cert.pem())
+    }
+
+    /// As [`Upstream::start`], over TLS for `name`, with clients only that have a certificate of the same authority.
+    pub(crate) async fn start_mutual_tls(
+        script: Script,
+        authority: &Authority,
+        name: &str,
+    ) -> Self {
+        let issued = authority.issue(&[name]);
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(authority.der().into()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+        let config = tls_builder()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(vec![issued.der.into()], key)
+            .unwrap();
+        Self::serve_tls(script, config).await
+    }
+
+    async fn serve_tls(script: Script, mut config: rustls::ServerConfig) -> Self {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -178,7 +206,7 @@ impl Upstream {
                 });
             }
         });
-        (Self { address, state }, made.cert.pem())
+        Self { address, state }
     }
 
     /// What it does from now on.
@@ -197,6 +225,13 @@ impl Upstream {
     }
 }
 
+fn tls_builder() -> rustls::ConfigBuilder<rustls::ServerConfig, rustls::WantsVerifier> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+}
+
 /// A connection, plain or TLS.
 trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
@@ -207,7 +242,7 @@ async fn serve_http1(mut stream: impl Socket, state: Arc<State>) {
     while let Some((mut seen, chunked, length)) = read_head(&mut stream, &mut buffer).await {
         let script = state.begin();
         match script {
-            Script::Die => return state.remember(seen),
+            Script::Die | Script::Refuse | Script::AnswerAndGo(_) => return state.remember(seen),
             Script::Stall => {
                 state.remember(seen);
                 std::future::pending::<()>().await;
@@ -342,8 +377,10 @@ async fn serve_http2(stream: impl Socket, state: Arc<State>) {
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
         let script = state.begin();
-        if matches!(script, Script::Die) {
-            return;
+        match script {
+            Script::Die => return,
+            Script::AnswerAndGo(_) => connection.graceful_shutdown(),
+            _ => {}
         }
         tokio::spawn(serve_stream(request, respond, script, Arc::clone(&state)));
     }
@@ -379,7 +416,13 @@ async fn serve_stream(
             state.remember(seen);
             std::future::pending::<()>().await;
         }
-        Script::Answer(_) | Script::Hang | Script::DieMidAnswer | Script::Die | Script::Raw(_) => {
+        Script::Refuse => respond.send_reset(h2::Reason::REFUSED_STREAM),
+        Script::Answer(_)
+        | Script::AnswerAndGo(_)
+        | Script::Hang
+        | Script::DieMidAnswer
+        | Script::Die
+        | Script::Raw(_) => {
             seen.whole = loop {
                 match body.data().await {
                     Some(Ok(data)) => {
@@ -392,7 +435,9 @@ async fn serve_stream(
             };
             state.remember(seen);
             match script {
-                Script::Answer(reply) => answer_http2(&mut respond, &reply),
+                Script::Answer(reply) | Script::AnswerAndGo(reply) => {
+                    answer_http2(&mut respond, &reply);
+                }
                 Script::DieMidAnswer => {
                     let head = Response::builder()
                         .header("content-type", "application/grpc")
