@@ -37,6 +37,7 @@ missing=()
 need() { "${@:2}" >/dev/null 2>&1 || missing+=("$1"); }
 
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1'; }
+has_nss_wrapper() { compgen -G '/usr/lib/*/libnss_wrapper.so'; }
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb; }
 # The JavaScript SDK wants Node.js 18.19 or newer.
 has_node() { node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 18 || (a === 18 && b >= 19) ? 0 : 1)'; }
@@ -45,6 +46,7 @@ need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 need curl command -v curl
 need postgresql has_postgres
 need faketime has_faketime
+need libnss-wrapper has_nss_wrapper
 need prometheus command -v prometheus
 need victoria-metrics command -v vmagent
 need python3-venv python3 -c 'import venv, ensurepip'

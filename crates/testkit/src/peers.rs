@@ -54,6 +54,19 @@ pub fn program(name: &str) -> Command {
     }
 }
 
+/// A library of the system to preload, by its path in Debian's folder for libraries.
+///
+/// # Panics
+/// When it is not there.
+pub fn library(path: &str) -> String {
+    let folders = std::fs::read_dir("/usr/lib").into_iter().flatten();
+    let mut files = folders.flatten().map(|folder| folder.path().join(path));
+    match files.find(|file| file.exists()) {
+        Some(file) => file.display().to_string(),
+        None => missing(path),
+    }
+}
+
 /// The root of the repository.
 pub fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

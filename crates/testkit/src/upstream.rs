@@ -25,7 +25,15 @@ impl Upstream {
     /// # Panics
     /// When there is no free port.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts listening at an address; port 0 is a free one.
+    ///
+    /// # Panics
+    /// When it is taken.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let upstream = Self {
             address: listener.local_addr().expect("its address"),
             seen: Seen::default(),

@@ -12,7 +12,7 @@ use testkit::key_rows::{fresh_key, insert_key};
 use testkit::postgres::Postgres;
 use testkit::psql::Psql;
 use testkit::sender::Sender;
-use testkit::{eventually, okmon};
+use testkit::{eventually, okmon, peers};
 use tokio::time::Instant;
 
 use crate::world::{World, all_accepted, answers_soon};
@@ -193,18 +193,6 @@ fn a_damaged_snapshot_lets_nobody_in_and_stops_nothing() {
     });
 }
 
-/// Debian's `faketime`, as a library that an edge can be started with.
-fn faketime() -> String {
-    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
-    let found = folders
-        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
-        .find(|library| library.exists());
-    let Some(found) = found else {
-        panic!("faketime is missing: run `scripts/test.sh --prepare`, which installs it");
-    };
-    found.display().to_string()
-}
-
 fn set_clock(file: &Path, offset: &str) {
     // Never half written.
     let new = file.with_extension("new");
@@ -225,7 +213,7 @@ fn a_clock_set_back_does_not_bring_an_expired_key_back() {
     let mut edge = Edge::new(Settings {
         keys: BUSY.to_owned(),
         environment: [
-            ("LD_PRELOAD", faketime()),
+            ("LD_PRELOAD", peers::library("faketime/libfaketimeMT.so.1")),
             ("FAKETIME_TIMESTAMP_FILE", clock.display().to_string()),
             ("FAKETIME_NO_CACHE", "1".to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),

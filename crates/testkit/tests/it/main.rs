@@ -16,6 +16,7 @@ mod js_sdk;
 mod key_faults;
 mod lifecycle;
 mod loki;
+mod names;
 mod outage;
 mod packaging;
 mod process;
