@@ -160,6 +160,14 @@ impl Edge {
         self.inherited = Some((name.to_owned(), socket));
     }
 
+    /// Has `systemd-socket-activate(1)` start every process from now on, when somebody connects to the port.
+    pub fn activated_by_systemd(&mut self) {
+        let listen = format!("--listen=127.0.0.1:{}", self.port);
+        let program = peers::program("systemd-socket-activate");
+        let program = program.get_program().display().to_string();
+        self.settings.before = vec![program, listen, "--fdname=all".to_owned()];
+    }
+
     /// The configuration file's text.
     ///
     /// # Panics

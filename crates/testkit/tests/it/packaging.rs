@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
-use testkit::peers;
+use testkit::{Process, okmon, peers};
 
 fn read(path: &str) -> String {
     fs::read_to_string(peers::root().join(path)).unwrap()
@@ -51,6 +52,35 @@ fn the_service_unit_leaves_the_edge_what_its_defaults_need() {
     assert!(number(&unit, "LimitNOFILE") >= 2 * number(&config, "open_max"));
     let state = format!("/var/lib/{}/", values(&unit, "StateDirectory")[0]);
     assert!(values(&config, "snapshot_file")[0].starts_with(&state));
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = okmon().get_program().to_str().unwrap().to_owned();
+    let mut verify = peers::program("systemd-analyze");
+    verify.args(["verify", "--man=no"]);
+    for unit in [
+        "okmon-edge.socket",
+        "okmon-edge.service",
+        "okmon-control.service",
+    ] {
+        // The program has to be where the unit says.
+        let text = read(&format!("infra/systemd/{unit}"));
+        let file = folder.path().join(unit);
+        fs::write(&file, text.replace("/usr/local/bin/okmon", &binary)).unwrap();
+        verify.arg(file);
+    }
+    let verified = Process::spawn("systemd-analyze", verify).wait(Duration::from_secs(30));
+    assert!(verified.status.success(), "{verified:?}");
+    // As docs/DEPLOY.md says of systemd before 253.
+    let known = "Failed to parse service type, ignoring: notify-reload";
+    let output = format!("{}{}", verified.stdout, verified.stderr);
+    let found: Vec<_> = output
+        .lines()
+        .filter(|line| !line.contains(known))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
 }
 
 #[test]

@@ -220,6 +220,23 @@ fn the_service_manager_is_told_of_readiness_reloads_and_the_end() {
 }
 
 #[test]
+fn systemd_hands_over_its_socket_with_whom_it_was_woken_by() {
+    let world = World::start();
+    let key = world.control.create_tenant("acme");
+    let mut edge = Edge::new(world.settings());
+    edge.activated_by_systemd();
+    for _ in 0..2 {
+        edge.spawn();
+        eventually(SOON, "systemd listens", || {
+            TcpStream::connect(edge.address()).map_err(|error| error.to_string())
+        });
+        // Nobody else has that port: who answers took the socket over.
+        answers_soon([&edge], &key, 200, SOON, "a connection");
+        edge.stop();
+    }
+}
+
+#[test]
 fn a_probe_tells_by_its_status_whether_an_edge_is_ready_and_why_not() {
     let probe = |url: &str| {
         let mut command = okmon();
