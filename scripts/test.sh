@@ -48,6 +48,8 @@ need postgresql has_postgres
 need faketime has_faketime
 need libnss-wrapper has_nss_wrapper
 need prometheus command -v prometheus
+need openssl command -v openssl
+need caddy command -v caddy
 need systemd command -v systemd-socket-activate
 need victoria-metrics command -v vmagent
 need python3-venv python3 -c 'import venv, ensurepip'

@@ -26,5 +26,6 @@ mod rotation;
 mod secrets;
 mod seeing_log;
 mod seeing_spans;
+mod tls;
 mod workspace;
 mod world;
