@@ -12,6 +12,8 @@ use crate::listen::http2_frames::FrameLimits;
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionSettings {
     pub(crate) open_max: usize,
+    /// How many of those no valid key was shown on.
+    pub(crate) strangers_max: usize,
     /// 0 is no limit.
     pub(crate) open_per_address_max: usize,
     /// How long one stays on which no valid key was shown.
@@ -49,6 +51,7 @@ pub(super) fn connections(section: &Section<'_>) -> ConnectionSettings {
     let count = |key, default: u32| section.or(key, default) as usize;
     let settings = ConnectionSettings {
         open_max: count("open_max", 10_000),
+        strangers_max: count("strangers_max", 3_000),
         open_per_address_max: count("open_per_address_max", 2_000),
         stranger_timeout: longer_than_0(section, "stranger_timeout", Duration::from_secs(20)),
         age_max: longer_than_0(section, "age_max", Duration::from_hours(1)),
@@ -75,6 +78,9 @@ pub(super) fn connections(section: &Section<'_>) -> ConnectionSettings {
     }
     if settings.open_max == 0 {
         section.problem("open_max", "must be at least 1");
+    }
+    if settings.strangers_max == 0 {
+        section.problem("strangers_max", "must be at least 1");
     }
     if !(1..=HEADERS_MAX).contains(&settings.headers_max) {
         let message = format!("must be from 1 to {HEADERS_MAX}");

@@ -26,7 +26,7 @@ use crate::metrics::Closed;
 use crate::patience::Patience;
 use crate::refusal::Refusal;
 use crate::request;
-use crate::request::body::{ClientBody, Standing};
+use crate::request::body::ClientBody;
 use crate::send_queue::SendQueue;
 use crate::worker::Worker;
 
@@ -192,9 +192,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
     let mut patience = Patience::default();
     let age = Age::new(worker.current().settings.connections.age_max);
     let mut served = 0;
-    let mut standing = Standing::Stranger;
     loop {
-        let head = match read_head(&worker, &peer, &stream, &mut patience, standing).await {
+        let head = match read_head(&worker, &peer, &stream, &mut patience).await {
             Ok(Some(head)) => head,
             Ok(None) => return,
             Err(refusal) => {
@@ -225,10 +224,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         else {
             return;
         };
-        standing = response.body().standing();
         plan.keep_alive =
             plan.keep_alive && !peer.listener.ending.draining.is_cancelled() && can_drain(&stream);
-        if let Some(limit) = overstays(&worker, &age, served).filter(|_| plan.keep_alive) {
+        if let Some(limit) = overstays(&worker, &peer, &age, served).filter(|_| plan.keep_alive) {
             worker.metrics.connections.closed(limit);
             plan.keep_alive = false;
         }
@@ -248,12 +246,18 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
 }
 
 /// The limit by which this answer is the last on its connection.
-fn overstays(worker: &Worker, age: &Age, served: u64) -> Option<Closed> {
-    let requests_max = worker.current().settings.connections.requests_max;
+fn overstays(worker: &Worker, peer: &Peer, age: &Age, served: u64) -> Option<Closed> {
+    let current = worker.current();
+    let settings = &current.settings.connections;
+    let requests_max = settings.requests_max;
     if requests_max > 0 && served >= requests_max {
-        Some(Closed::RequestsMax)
-    } else if age.is_over(Instant::now()) {
+        return Some(Closed::RequestsMax);
+    }
+    let now = Instant::now();
+    if age.is_over(now) {
         Some(Closed::Age)
+    } else if !peer.seat.is_known() && now - age.since >= settings.stranger_timeout {
+        Some(Closed::Stranger)
     } else {
         None
     }
@@ -265,7 +269,6 @@ async fn read_head(
     peer: &Peer,
     stream: &RefCell<Stream>,
     patience: &mut Patience,
-    standing: Standing,
 ) -> Result<Option<Head>, Refusal> {
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
@@ -290,7 +293,7 @@ async fn read_head(
                 }
                 let (limit, reason) = if begun {
                     (settings.head_timeout, Closed::HeadTimeout)
-                } else if standing == Standing::Known {
+                } else if peer.seat.is_known() {
                     (settings.idle_timeout, Closed::Idle)
                 } else {
                     (settings.stranger_timeout, Closed::Stranger)

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,24 +17,22 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::gate::Seat;
 use super::http2_frames::{Abuse, Frames};
 use super::io::ClientIo;
 use super::{Age, Peer};
 use crate::config::ConnectionSettings;
 use crate::metrics::Closed;
 use crate::request;
-use crate::request::body::{ClientBody, Standing};
+use crate::request::body::ClientBody;
 use crate::worker::Worker;
 
 /// How much is read before other connections have their turn, in bytes.
 const TURN_BYTES: usize = 256 * 1024;
 /// How many frames without use are.
 const TURN_USELESS_FRAMES: u32 = 64;
-/// How often a connection looks after itself at most and at least.
-const LOOK_EVERY_MIN: Duration = Duration::from_millis(50);
-const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 /// Who has no request and does not answer for so long when asked to end is not there: others shall not wait for it.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 
@@ -45,7 +44,6 @@ struct State {
     active: Cell<usize>,
     /// When the last one ended, or the connection began.
     idle_since: Cell<Instant>,
-    standing: Cell<Standing>,
 }
 
 /// Counts a stream for as long as it runs.
@@ -92,7 +90,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
         abuse: Cell::new(None),
         active: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
-        standing: Cell::new(Standing::Stranger),
     });
     let io = Watched {
         stream,
@@ -104,16 +101,59 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let worker = Rc::clone(&worker);
         let peer = peer.clone();
-        let state = Rc::clone(&state);
         async move {
             let (parts, body) = request.into_parts();
             let body = Ok(ClientBody::Http2(body));
             let response = request::serve(&worker, &peer, parts, body).await;
-            state.standing.set(response.body().standing());
             Ok::<_, Infallible>(response)
         }
     });
-    let connection = http2::Builder::new(Local(Rc::clone(&state)))
+    let connection = builder(settings, &state).serve_connection(TokioIo::new(io), service);
+    let mut connection = pin!(connection);
+    let mut draining = pin!(peer.listener.ending.draining.cancelled());
+    let mut end = End::new(settings);
+    poll_fn(|cx| {
+        loop {
+            // First what has come, then whether it came in time.
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                // How a connection ends is its streams' business; they are accounted one by one.
+                if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
+                    // What we count by what is written, h2 counts when it decides to write it.
+                    let by_sender = state.frames.borrow().resets_any();
+                    let abuse = if by_sender {
+                        Abuse::Resets
+                    } else {
+                        Abuse::ProvokedResets
+                    };
+                    state.abuse.set(Some(abuse));
+                }
+                return Poll::Ready(());
+            }
+            if !end.draining && draining.as_mut().poll(cx).is_ready() {
+                end.drain();
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            let (verdict, why) = ready!(end.poll(cx, &state, &peer.seat, settings));
+            if let Some(why) = why {
+                worker.metrics.connections.closed(why);
+            }
+            match verdict {
+                Verdict::Ends => connection.as_mut().graceful_shutdown(),
+                Verdict::IsCutOff => return Poll::Ready(()),
+            }
+        }
+    })
+    .await;
+    if let Some(abuse) = state.abuse.get() {
+        worker.metrics.connections.closed(Closed::Abuse(abuse));
+    }
+}
+
+/// How connections are set up.
+fn builder(settings: &ConnectionSettings, state: &Rc<State>) -> http2::Builder<Local> {
+    let mut builder = http2::Builder::new(Local(Rc::clone(state)));
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.streams_max)
         .initial_stream_window_size(settings.stream_window)
@@ -126,47 +166,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
         // So that ours, which say what it was, are reached first.
         .max_local_error_reset_streams(Some(2 * settings.frames.provoked_resets as usize + 100))
         .max_pending_accept_reset_streams(Some(settings.frames.resets as usize + 1))
-        .keep_alive_interval(Some(settings.idle_timeout))
-        .serve_connection(TokioIo::new(io), service);
-    let mut connection = pin!(connection);
-    let mut end = End::new(settings);
-    loop {
-        tokio::select! {
-            // First what has come, then whether it came in time.
-            biased;
-            // How a connection ends is its streams' business; they are accounted one by one.
-            ended = connection.as_mut() => {
-                if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
-                    // What we count by what is written, h2 counts when it decides to write it.
-                    let by_sender = state.frames.borrow().resets_any();
-                    let abuse = if by_sender { Abuse::Resets } else { Abuse::ProvokedResets };
-                    state.abuse.set(Some(abuse));
-                }
-                break;
-            }
-            () = peer.listener.ending.draining.cancelled(), if !end.draining => {
-                end.asked = true;
-                end.draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = tokio::time::sleep(end.look_every) => match end.look(&state, settings) {
-                Verdict::Stays => {}
-                Verdict::Ends(why) => {
-                    worker.metrics.connections.closed(why);
-                    connection.as_mut().graceful_shutdown();
-                }
-                Verdict::IsCutOff(why) => {
-                    if let Some(why) = why {
-                        worker.metrics.connections.closed(why);
-                    }
-                    break;
-                }
-            },
-        }
-    }
-    if let Some(abuse) = state.abuse.get() {
-        worker.metrics.connections.closed(Closed::Abuse(abuse));
-    }
+        .keep_alive_interval(Some(settings.idle_timeout));
+    builder
 }
 
 /// Whether `h2` ended a connection because of resets.
@@ -184,65 +185,136 @@ fn is_too_much(error: &hyper::Error) -> bool {
 /// When a connection is asked to end, and when it has to.
 struct End {
     age: Age,
-    look_every: Duration,
     /// It was asked to end.
     asked: bool,
     /// Because its listener ends.
     draining: bool,
     /// When it is cut off if it has not ended by then; the process's own end has a time of its own.
     cut_off_at: Option<Instant>,
+    /// Fires when something may be due.
+    timer: Pin<Box<Sleep>>,
 }
 
 enum Verdict {
-    Stays,
     /// It takes no new requests and finishes those it has.
-    Ends(Closed),
-    IsCutOff(Option<Closed>),
+    Ends,
+    IsCutOff,
 }
 
 impl End {
     fn new(settings: &ConnectionSettings) -> Self {
-        let age = Age::new(settings.age_max);
-        let shortest = settings
-            .head_timeout
-            .min(settings.stranger_timeout)
-            .min(settings.idle_timeout)
-            .min(age.max);
         Self {
-            age,
-            look_every: (shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX),
+            age: Age::new(settings.age_max),
             asked: false,
             draining: false,
             cut_off_at: None,
+            timer: Box::pin(sleep(settings.stranger_timeout)),
         }
     }
 
-    fn look(&mut self, state: &State, settings: &ConnectionSettings) -> Verdict {
-        let now = Instant::now();
+    /// Notes that it was asked to end because its listener ends.
+    fn drain(&mut self) {
+        self.asked = true;
+        self.draining = true;
+        self.timer.as_mut().reset(Instant::now() + GONE_AFTER);
+    }
+
+    /// Ready when the connection is to end, and why if that is for a limit.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        state: &State,
+        seat: &Seat,
+        settings: &ConnectionSettings,
+    ) -> Poll<(Verdict, Option<Closed>)> {
+        loop {
+            // Set anew when something is due earlier; what is due later is seen when it fires.
+            if let Some(next) = self.next(state, seat, settings)
+                && next < self.timer.deadline()
+            {
+                self.timer.as_mut().reset(next);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            let verdict = self.look(now, state, seat, settings);
+            // A last stream may end without another look at its connection.
+            let longest = if self.draining {
+                GONE_AFTER
+            } else {
+                settings.idle_timeout
+            };
+            let latest = now + longest;
+            let next = self.next(state, seat, settings);
+            self.timer
+                .as_mut()
+                .reset(next.map_or(latest, |next| next.min(latest)));
+            if let Some(verdict) = verdict {
+                return Poll::Ready(verdict);
+            }
+        }
+    }
+
+    /// When something is due, as things are.
+    fn next(&self, state: &State, seat: &Seat, settings: &ConnectionSettings) -> Option<Instant> {
+        let head = state.frames.borrow().headers_since();
+        let head = head.map(|since| since + settings.head_timeout);
+        let idle_since = (state.active.get() == 0).then(|| state.idle_since.get());
+        let ends = if self.asked {
+            idle_since
+                .filter(|_| self.draining)
+                .map(|since| since + GONE_AFTER)
+        } else {
+            self.due(idle_since, seat, settings).map(|(at, _)| at)
+        };
+        let all = [head, ends, self.cut_off_at];
+        all.into_iter().flatten().min()
+    }
+
+    /// When the connection is asked to end, and why.
+    fn due(
+        &self,
+        idle_since: Option<Instant>,
+        seat: &Seat,
+        settings: &ConnectionSettings,
+    ) -> Option<(Instant, Closed)> {
+        let age = (self.age.since + self.age.max, Closed::Age);
+        let other = if seat.is_known() {
+            idle_since.map(|since| (since + settings.idle_timeout, Closed::Idle))
+        } else {
+            Some((self.age.since + settings.stranger_timeout, Closed::Stranger))
+        };
+        [Some(age), other]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    fn look(
+        &mut self,
+        now: Instant,
+        state: &State,
+        seat: &Seat,
+        settings: &ConnectionSettings,
+    ) -> Option<(Verdict, Option<Closed>)> {
         let headers_since = state.frames.borrow().headers_since();
         if headers_since.is_some_and(|since| now - since >= settings.head_timeout) {
-            return Verdict::IsCutOff(Some(Closed::HeadTimeout));
+            return Some((Verdict::IsCutOff, Some(Closed::HeadTimeout)));
         }
         if self.cut_off_at.is_some_and(|at| now >= at) {
-            return Verdict::IsCutOff(None);
+            return Some((Verdict::IsCutOff, None));
         }
-        let is_idle = state.active.get() == 0;
-        let idle = now - state.idle_since.get();
-        if self.draining && is_idle && idle >= GONE_AFTER {
-            return Verdict::IsCutOff(None);
+        let idle_since = (state.active.get() == 0).then(|| state.idle_since.get());
+        if self.draining && idle_since.is_some_and(|since| now - since >= GONE_AFTER) {
+            return Some((Verdict::IsCutOff, None));
         }
         if self.asked {
-            return Verdict::Stays;
+            return None;
         }
-        let why = match state.standing.get() {
-            Standing::Stranger if is_idle && idle >= settings.stranger_timeout => Closed::Stranger,
-            Standing::Known if is_idle && idle >= settings.idle_timeout => Closed::Idle,
-            _ if self.age.is_over(now) => Closed::Age,
-            _ => return Verdict::Stays,
-        };
+        let due = self.due(idle_since, seat, settings);
+        let (_, why) = due.filter(|(at, _)| now >= *at)?;
         self.asked = true;
-        self.cut_off_at = Some(now + settings.age_grace.max(self.look_every));
-        Verdict::Ends(why)
+        self.cut_off_at = Some(now + settings.age_grace);
+        Some((Verdict::Ends, Some(why)))
     }
 }
 

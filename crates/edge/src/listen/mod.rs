@@ -10,11 +10,13 @@ pub(crate) mod http2_frames;
 mod io;
 mod open;
 mod proxy_protocol;
+mod strangers;
 pub(crate) mod tls;
 
 use std::fmt;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +34,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::gate::{Gate, Pass};
+use self::gate::{Gate, Seat};
 use self::io::ClientIo;
 use self::tls::ListenerTls;
 use crate::config::ListenerSettings;
@@ -141,6 +143,7 @@ impl Age {
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     pub(crate) listener: Arc<Listener>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 impl Peer {
@@ -149,6 +152,7 @@ impl Peer {
         Self {
             address: SocketAddr::new(address, 0),
             listener: Arc::clone(&self.listener),
+            seat: Arc::clone(&self.seat),
         }
     }
 }
@@ -167,7 +171,6 @@ impl fmt::Display for Peer {
 pub(crate) struct Accepted {
     stream: std::net::TcpStream,
     peer: Peer,
-    pass: Pass,
     counted: Counted,
 }
 
@@ -226,7 +229,7 @@ pub(crate) async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = socket.accept() => accepted,
+            accepted = async { gate.settles().await; socket.accept().await } => accepted,
             () = listener.ending.draining.cancelled() => break,
         };
         // Most errors end with the connection that caused them; running out of descriptors does not, and must not become a
@@ -278,14 +281,8 @@ fn hand_over(
     metrics.connections.accepted.increment(1);
     // A proxy has the senders of many addresses. It may tell them apart later.
     let is_proxy = listener.settings().trusted.contains(address.ip());
-    let entering = gate.enter().and_then(|mut pass| {
-        if !is_proxy {
-            pass.is_of(address.ip())?;
-        }
-        Ok(pass)
-    });
-    let pass = match entering {
-        Ok(pass) => pass,
+    let seat = match gate.enter((!is_proxy).then(|| address.ip())) {
+        Ok(seat) => seat,
         Err(full) => {
             metrics.connections.closed(full.into());
             return Ok(Handed::Over);
@@ -304,8 +301,8 @@ fn hand_over(
         peer: Peer {
             address,
             listener: Arc::clone(listener),
+            seat,
         },
-        pass,
         counted: Counted::new(&worker.load, &metrics.connections.open),
     };
     Ok(
@@ -324,11 +321,7 @@ pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiv
             next = told.recv() => match next {
                 Some(ToWorker::Connection(accepted)) => {
                     let worker = Rc::clone(&worker);
-                    tasks.spawn_local(async move {
-                        let Accepted { stream, peer, mut pass, counted } = accepted;
-                        serve(worker, peer, &mut pass, stream).await;
-                        drop((pass, counted));
-                    });
+                    tasks.spawn_local(serve_while_seated(worker, accepted));
                 }
                 Some(ToWorker::Configuration(blueprint, done)) => {
                     worker.replace(blueprint.build(&worker.metrics));
@@ -343,14 +336,32 @@ pub(crate) async fn serve_accepted(worker: Rc<Worker>, mut told: UnboundedReceiv
     while tasks.join_next().await.is_some() {}
 }
 
-async fn serve(worker: Rc<Worker>, mut peer: Peer, pass: &mut Pass, stream: std::net::TcpStream) {
+/// Serves a connection until it ends, or has to make room.
+async fn serve_while_seated(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted {
+        stream,
+        peer,
+        counted,
+    } = accepted;
+    let seat = Arc::clone(&peer.seat);
+    // Pinned here: `select!` would keep room for it twice.
+    let serving = pin!(serve(Rc::clone(&worker), peer, stream));
+    tokio::select! {
+        biased;
+        () = serving => {}
+        () = seat.has_to_leave() => worker.metrics.connections.closed(Closed::StrangersMax),
+    }
+    drop(counted);
+}
+
+async fn serve(worker: Rc<Worker>, mut peer: Peer, stream: std::net::TcpStream) {
     let Ok(stream) = TcpStream::from_std(stream) else {
         return;
     };
     let limit = worker.current().settings.connections.head_timeout;
     let listener = Arc::clone(&peer.listener);
     let opened = tokio::select! {
-        opened = open::open(&worker, &mut peer, pass, stream, limit) => opened,
+        opened = open::open(&worker, &mut peer, stream, limit) => opened,
         () = listener.ending.closes() => return,
     };
     let Some(mut stream) = opened else {

@@ -6,7 +6,6 @@ use tokio::net::TcpStream;
 use tracing::info;
 
 use super::Peer;
-use super::gate::Pass;
 use super::io::ClientIo;
 use super::proxy_protocol::{self, Begun};
 use super::tls::{self, ListenerTls};
@@ -15,17 +14,16 @@ use crate::metrics::{HandshakeFailure, ProxyProblem};
 use crate::worker::Worker;
 
 /// Does what comes before HTTP, each within `limit`. `None` where it fails: the connection is over then. Where a proxy tells whom
-/// the connection is from, `peer` and `pass` are that sender's afterwards.
+/// the connection is from, `peer` is that sender afterwards.
 pub(super) async fn open(
     worker: &Worker,
     peer: &mut Peer,
-    pass: &mut Pass,
     mut stream: TcpStream,
     limit: Duration,
 ) -> Option<ClientIo> {
     // Boxed so that they are not part of the connection's own future, which lives longer.
     if peer.listener.settings().proxy_protocol {
-        Box::pin(proxy_header(worker, peer, pass, &mut stream, limit)).await?;
+        Box::pin(proxy_header(worker, peer, &mut stream, limit)).await?;
     }
     match peer.listener.tls() {
         None => Some(ClientIo::Plain(stream)),
@@ -36,7 +34,6 @@ pub(super) async fn open(
 async fn proxy_header(
     worker: &Worker,
     peer: &mut Peer,
-    pass: &mut Pass,
     stream: &mut TcpStream,
     limit: Duration,
 ) -> Option<()> {
@@ -52,7 +49,7 @@ async fn proxy_header(
                 peer.address = source;
             }
             if !peer.listener.settings().trusted.contains(peer.address.ip())
-                && let Err(full) = pass.is_of(peer.address.ip())
+                && let Err(full) = peer.seat.is_of(peer.address.ip())
             {
                 metrics.connections.closed(full.into());
                 return None;

@@ -11,6 +11,8 @@ pub(crate) enum Closed {
     OpenMax,
     /// `connections.open_per_address_max` of its address were.
     AddressMax,
+    /// Another needed its place, and no valid key had been shown on it: `connections.strangers_max`.
+    StrangersMax,
     /// A head, or the first byte, took longer than `connections.head_timeout`.
     HeadTimeout,
     /// Nothing was asked for `connections.idle_timeout`.
@@ -26,9 +28,10 @@ pub(crate) enum Closed {
 }
 
 impl Closed {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::OpenMax,
         Self::AddressMax,
+        Self::StrangersMax,
         Self::HeadTimeout,
         Self::Idle,
         Self::Stranger,
@@ -49,6 +52,7 @@ impl Closed {
         match self {
             Self::OpenMax => "open_max",
             Self::AddressMax => "open_per_address_max",
+            Self::StrangersMax => "strangers_max",
             Self::HeadTimeout => "head_timeout",
             Self::Idle => "idle_timeout",
             Self::Stranger => "stranger_timeout",

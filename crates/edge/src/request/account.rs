@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Response};
 use model::{KeyId, Signal};
 use tokio::time::Instant;
 
-use super::body::{Body, Standing};
+use super::body::Body;
 use super::route::Routed;
 use super::trace_parent::TraceParent;
 use super::{forward, tell};
@@ -116,10 +116,6 @@ impl Entry {
     /// Makes the response of the steps' result, and ends the record, now or with the response's body.
     pub(crate) fn close(mut self, answer: Result<Response<Body>, Refusal>) -> Response<Body> {
         let id = self.id.header();
-        let standing = match self.whose.held {
-            Some(_) => Standing::Known,
-            None => Standing::Stranger,
-        };
         let mut response = match answer {
             Ok(mut response) => {
                 let status = response.status();
@@ -140,7 +136,6 @@ impl Entry {
             Err(refusal) => self.refuse(&refusal),
         };
         response.headers_mut().insert(REQUEST_ID.clone(), id);
-        response.body_mut().stands(standing);
         response
     }
 

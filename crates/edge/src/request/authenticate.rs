@@ -78,6 +78,7 @@ pub(crate) async fn authenticate(
     };
     match grant.verdict(now, settings.suspend_grace) {
         Verdict::Valid => {
+            peer.seat.shows_key();
             let user_agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes);
             worker.uses.note(grant.key_id, user_agent, address, at);
         }

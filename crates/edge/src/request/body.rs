@@ -224,20 +224,10 @@ impl Pace {
     }
 }
 
-/// What an answer tells the connection it goes out on of who asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Showed no key that is known.
-    Stranger,
-    /// Showed a key that is known.
-    Known,
-}
-
 /// The body of an answer; keeps the request's account until it is over.
 pub(crate) struct Body {
     content: Content,
     entry: Option<Entry>,
-    standing: Standing,
 }
 
 /// What an answer consists of.
@@ -260,7 +250,6 @@ impl Body {
         Self {
             content: Content::Over,
             entry: None,
-            standing: Standing::Stranger,
         }
     }
 
@@ -282,7 +271,6 @@ impl Body {
         Self {
             content,
             entry: None,
-            standing: Standing::Stranger,
         }
     }
 
@@ -295,23 +283,12 @@ impl Body {
         Self {
             content: Content::Upstream { download, grpc },
             entry: None,
-            standing: Standing::Stranger,
         }
     }
 
     /// Whether there is nothing to send.
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.content, Content::Over)
-    }
-
-    /// Who asked.
-    pub(crate) const fn standing(&self) -> Standing {
-        self.standing
-    }
-
-    /// Notes who asked.
-    pub(crate) const fn stands(&mut self, standing: Standing) {
-        self.standing = standing;
     }
 
     /// Lets `entry` end with this body.

@@ -107,6 +107,37 @@ async fn there_are_no_more_connections_than_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_make_room_for_newcomers() {
+    let world = start("open_max = 4\nstrangers_max = 2").await;
+    let key = world.keys.valid.reveal();
+    let mut known = connect(world.api).await;
+    assert_eq!(ask(&mut known, key).await, (200, true));
+    // Each is silent, has begun a request, or has shown a key that is unknown.
+    let silent = connect(world.api).await;
+    let mut asks = connect(world.api).await;
+    assert_eq!(
+        ask(&mut asks, world.keys.unknown.reveal()).await,
+        (401, true)
+    );
+    let mut begins = connect(world.api).await;
+    begins.write_all(&request(key)[..20]).await.unwrap();
+    ended(silent).await;
+    closed(&world, "strangers_max", 1.0).await;
+    let mut next = connect(world.api).await;
+    ended(asks).await;
+    closed(&world, "strangers_max", 2.0).await;
+    // Who shows a key stays, and strangers have what is left.
+    assert_eq!(ask(&mut next, key).await, (200, true));
+    let mut last = connect(world.api).await;
+    assert_eq!(ask(&mut last, key).await, (200, true));
+    good(&world).await;
+    ended(begins).await;
+    for mut kept in [known, next, last] {
+        assert_eq!(ask(&mut kept, key).await, (200, true));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_who_has_shown_a_key_may_idle() {
     let world = start("stranger_timeout = '300ms'").await;
     let mut known = connect(world.api).await;

@@ -133,6 +133,36 @@ async fn connections_without_requests_end_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn strangers_make_room_and_who_has_begun_a_good_request_stays() {
+    let world = start("strangers_max = 1").await;
+    let mut known = http2(world.api).await.ready().await.unwrap();
+    let headers = [
+        ("content-type", "application/x-protobuf"),
+        ("x-api-key", world.keys.valid.reveal()),
+    ];
+    let (response, mut body) = known
+        .send_request(request2("/v1/traces", &headers), false)
+        .unwrap();
+    body.send_data(vec![7; 10].into(), false).unwrap();
+    eventually("the request has come upstream", async || {
+        match world.upstream.heads() {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let mut stranger = open(&world).await;
+    let newcomer = connect(world.api).await;
+    // What was said before the end does not matter.
+    let _ = stranger.read_to_end(&mut Vec::new()).await;
+    closed(&world, "strangers_max", 1.0).await;
+    good(&world).await;
+    body.send_data(vec![7; 10].into(), true).unwrap();
+    assert_eq!(collect2(response).await.unwrap().status, 200);
+    drop(newcomer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_flight_outlives_the_age_of_its_connection() {
     let world = start("age_max = '200ms'\nage_grace = '1m'").await;
     let mut send = http2(world.api).await.ready().await.unwrap();
