@@ -102,7 +102,9 @@ impl Dice {
         }
         let visible = |letter: u64| char::from(u8::try_from(33 + letter % 94).unwrap());
         let length = self.below(24);
-        (0..length).map(|_| visible(self.roll())).collect()
+        let value: String = (0..length).map(|_| visible(self.roll())).collect();
+        // Not by chance what a key begins with: that may not go upstream.
+        value.replace("obs_", "obs-")
     }
 }
 
