@@ -50,6 +50,8 @@ need libnss-wrapper has_nss_wrapper
 need prometheus command -v prometheus
 need openssl command -v openssl
 need caddy command -v caddy
+need nghttp2-client command -v h2load
+need wrk command -v wrk
 need systemd command -v systemd-socket-activate
 need victoria-metrics command -v vmagent
 need python3-venv python3 -c 'import venv, ensurepip'

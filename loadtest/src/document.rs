@@ -1,6 +1,7 @@
 //! How findings are published: as JSON, as Markdown, and as the block of a document that a command keeps. What was measured and
 //! what it is held against is each command's own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::Write as _;
@@ -187,6 +188,44 @@ pub(crate) fn percentile(durations: &[Duration], percent: usize) -> Option<Durat
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// How long something took, each time that it happened.
+#[derive(Debug, Serialize)]
+pub(crate) struct Lapse {
+    pub(crate) count: usize,
+    median_ms: u128,
+    max_ms: u128,
+}
+
+impl Lapse {
+    pub(crate) fn of(durations: &[Duration]) -> Self {
+        let at = |percent| percentile(durations, percent).map_or(0, |lapse| lapse.as_millis());
+        Self {
+            count: durations.len(),
+            median_ms: at(50),
+            max_ms: at(100),
+        }
+    }
+}
+
+impl fmt::Display for Lapse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms, at most {} ms", self.median_ms, self.max_ms)
+    }
+}
+
+/// What failed how many times, in one cell of a table.
+pub(crate) fn listed(failed: &BTreeMap<String, u64>) -> String {
+    let failed: Vec<_> = failed
+        .iter()
+        .map(|(what, count)| format!("{count} x {what}"))
+        .collect();
+    if failed.is_empty() {
+        "none".to_owned()
+    } else {
+        failed.join("; ")
+    }
 }
 
 #[expect(

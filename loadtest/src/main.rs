@@ -1,6 +1,7 @@
 //! The command line. Each command has its own module; this one only picks.
 
 mod attacks;
+mod certificates;
 mod changes;
 mod compare;
 mod document;
@@ -16,6 +17,7 @@ mod process;
 mod replicas;
 mod restarts;
 mod seed;
+mod senders;
 mod site;
 mod stand;
 mod upstream;
@@ -48,6 +50,7 @@ const EXAMPLES: &str = "Examples:
   loadtest outage --seconds 60
   loadtest million --write docs/RELIABILITY.md
   loadtest restarts --restarts 5 --reloads 5
+  loadtest certificates --swaps 3
   loadtest attacks --only slow-heads --only rapid-reset --seconds 10";
 
 #[derive(Subcommand)]
@@ -72,6 +75,8 @@ enum Command {
     Million(million::Args),
     /// Restarts and reloads an edge under load, and asks the senders what they noticed.
     Restarts(restarts::Args),
+    /// Exchanges an edge's certificate under load, and asks the senders what they noticed.
+    Certificates(certificates::Args),
     /// Attacks an edge in every way there is, and measures what a good tenant notices.
     Attacks(attacks::Args),
     /// Measures what a connection costs that does nothing.
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         Command::Outage(args) => outage::command(&args),
         Command::Million(args) => million::command(&args),
         Command::Restarts(args) => restarts::command(&args),
+        Command::Certificates(args) => certificates::command(&args),
         Command::Attacks(args) => attacks::command(&args),
         Command::Idle(args) => idle::command(&args),
         Command::Attack(args) => attacks::hostile::command(&args),

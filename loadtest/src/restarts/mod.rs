@@ -13,9 +13,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use self::manager::{Manager, Restart, Variant};
-use self::senders::{SENDERS, Sender, Senders, Tally, Target};
-use crate::document::{self, Goal, Goals, Machine, Publication, percentile};
+use self::senders::{SENDERS, Sender, Senders};
+use crate::document::{self, Goal, Goals, Lapse, Machine, Publication, listed};
 use crate::payload::{Protocol, Signal};
+use crate::senders::{Tally, Target};
 use crate::stand::{Place, Stand};
 use crate::upstream;
 
@@ -52,8 +53,9 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
     let bodies = Protocol::OtlpHttp.bodies(Signal::Traces, BODY_BYTES, 1);
     std::fs::write(&body, bodies.first().context("no body")?)?;
     let target = Target {
-        http: manager.all,
-        grpc: manager.grpc,
+        http: format!("http://{}", manager.all),
+        grpc: format!("http://{}", manager.grpc),
+        ca_file: None,
         key: stand.good.key.clone(),
         body,
         core: args.place.load_core,
@@ -130,31 +132,6 @@ impl Phase {
     fn rate(&self) -> f64 {
         let succeeded: u64 = self.tallies.values().map(|tally| tally.succeeded).sum();
         succeeded as f64 / self.seconds
-    }
-}
-
-/// How long something took.
-#[derive(Debug, Serialize)]
-struct Lapse {
-    count: usize,
-    median_ms: u128,
-    max_ms: u128,
-}
-
-impl Lapse {
-    fn of(durations: &[Duration]) -> Self {
-        let at = |percent| percentile(durations, percent).map_or(0, |lapse| lapse.as_millis());
-        Self {
-            count: durations.len(),
-            median_ms: at(50),
-            max_ms: at(100),
-        }
-    }
-}
-
-impl fmt::Display for Lapse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ms, at most {} ms", self.median_ms, self.max_ms)
     }
 }
 
@@ -257,15 +234,7 @@ impl fmt::Display for Findings {
                 let Some(tally) = phase.tallies.get(&sender) else {
                     continue;
                 };
-                let failed = tally.failed.iter();
-                let failed: Vec<_> = failed
-                    .map(|(what, count)| format!("{count} x {what}"))
-                    .collect();
-                let failed = if failed.is_empty() {
-                    "none".to_owned()
-                } else {
-                    failed.join("; ")
-                };
+                let failed = listed(&tally.failed);
                 write!(f, " {} | {failed} |", tally.succeeded)?;
             }
             writeln!(f)?;

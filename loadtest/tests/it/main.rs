@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod program;
 #[cfg(test)]
 mod replicas;
