@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::strangers::{Stranger, Strangers};
@@ -20,6 +20,11 @@ use crate::metrics::Closed;
 /// So many connections at a time are on their way out; nobody comes in while there are more. It bounds what is open beyond
 /// the limits.
 const LEAVING_MAX: usize = 256;
+/// So many that came wait at a time for their worker to look at them. Others wait in the kernel: nobody shall have to make room
+/// whose bytes nobody has looked at.
+const ARRIVING_MAX: usize = 256;
+/// How often what has come is looked at before who was told to leave does: HTTP/2 reads in one turn and serves in the next.
+const LAST_TURNS: usize = 2;
 
 /// Counts connections for all listeners. Asked a few times per connection, never per request, so a lock does not matter.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(crate) struct Gate {
     places: Mutex<Places>,
     /// Fewer are on their way out than may be.
     settled: Notify,
+    arriving: Arc<Semaphore>,
     open_max: AtomicUsize,
     strangers_max: AtomicUsize,
     /// 0 is no limit.
@@ -77,6 +83,7 @@ impl Gate {
         Self {
             places: Mutex::default(),
             settled: Notify::new(),
+            arriving: Arc::new(Semaphore::new(ARRIVING_MAX)),
             open_max: AtomicUsize::new(settings.open_max),
             strangers_max: AtomicUsize::new(settings.strangers_max),
             per_address_max: AtomicUsize::new(settings.open_per_address_max),
@@ -102,6 +109,11 @@ impl Gate {
             }
             settled.await;
         }
+    }
+
+    /// Waits until workers keep up with those that come. What it gives is held until a worker has looked at the connection.
+    pub(crate) async fn arrives(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.arriving).acquire_owned().await.ok()
     }
 
     /// Takes a place, that of a stranger if there is none left: senders show their key at once, so who has not is the one that
@@ -205,12 +217,18 @@ impl Seat {
 
     /// Waits until another needs the place more. Asks for nothing once a valid key was shown.
     pub(crate) async fn has_to_leave(&self) {
-        let mut told = pin!(self.told_to_leave.notified());
+        let mut leaves = pin!(async {
+            self.told_to_leave.notified().await;
+            for _ in 0..LAST_TURNS {
+                // Lets the runtime ask the kernel once more: a key may have come.
+                tokio::task::yield_now().await;
+            }
+        });
         poll_fn(|cx| {
             if self.is_known() {
                 return Poll::Pending;
             }
-            told.as_mut().poll(cx)
+            leaves.as_mut().poll(cx)
         })
         .await;
     }
@@ -260,11 +278,17 @@ mod tests {
         seat
     }
 
+    async fn turns(n: usize) {
+        for _ in 0..n {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn is_told_to_leave(seat: &Seat) -> bool {
         tokio::select! {
             biased;
             () = seat.has_to_leave() => true,
-            () = tokio::task::yield_now() => false,
+            () = turns(LAST_TURNS + 1) => false,
         }
     }
 
@@ -310,7 +334,7 @@ mod tests {
         let flood = || enter(&gate, "192.0.2.2").unwrap();
         let mut seats: Vec<_> = (0..100).map(|_| flood()).collect();
         assert!(!is_told_to_leave(&slow).await);
-        tokio::time::advance(std::time::Duration::from_secs(5)).await;
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
         seats.push(flood());
         assert!(is_told_to_leave(&slow).await);
     }

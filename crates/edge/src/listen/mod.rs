@@ -29,7 +29,7 @@ use metrics::Gauge;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -172,6 +172,7 @@ pub(crate) struct Accepted {
     stream: std::net::TcpStream,
     peer: Peer,
     counted: Counted,
+    arriving: Option<OwnedSemaphorePermit>,
 }
 
 /// What a worker is told.
@@ -234,8 +235,10 @@ pub(crate) async fn accept(
         };
         // Most errors end with the connection that caused them; running out of descriptors does not, and must not become a
         // busy loop.
-        let handed =
-            accepted.and_then(|accepted| hand_over(accepted, &listener, &workers, &gate, &metrics));
+        let arriving = gate.arrives().await;
+        let handed = accepted.and_then(|accepted| {
+            hand_over(accepted, arriving, &listener, &workers, &gate, &metrics)
+        });
         match handed {
             Ok(Handed::Over) => {}
             Ok(Handed::ToNobody) => return,
@@ -252,7 +255,8 @@ pub(crate) async fn accept(
     tokio::task::yield_now().await;
     let waiting = || poll_fn(|cx| Poll::Ready(socket.poll_accept(cx)));
     while let Poll::Ready(Ok(accepted)) = waiting().await {
-        if hand_over(accepted, &listener, &workers, &gate, &metrics).is_err() {
+        let arriving = gate.arrives().await;
+        if hand_over(accepted, arriving, &listener, &workers, &gate, &metrics).is_err() {
             return;
         }
     }
@@ -272,6 +276,7 @@ fn own_address(address: SocketAddr) -> SocketAddr {
 
 fn hand_over(
     (stream, address): (TcpStream, SocketAddr),
+    arriving: Option<OwnedSemaphorePermit>,
     listener: &Arc<Listener>,
     workers: &[WorkerSender],
     gate: &Arc<Gate>,
@@ -304,6 +309,7 @@ fn hand_over(
             seat,
         },
         counted: Counted::new(&worker.load, &metrics.connections.open),
+        arriving,
     };
     Ok(
         match worker.to_worker.send(ToWorker::Connection(accepted)) {
@@ -342,7 +348,9 @@ async fn serve_while_seated(worker: Rc<Worker>, accepted: Accepted) {
         stream,
         peer,
         counted,
+        arriving,
     } = accepted;
+    drop(arriving);
     let seat = Arc::clone(&peer.seat);
     // Pinned here: `select!` would keep room for it twice.
     let serving = pin!(serve(Rc::clone(&worker), peer, stream));

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::gate::Seat;
 
-/// Who has been there for so long has had the time for a handshake and a request, from anywhere.
-const HAD_TIME: Duration = Duration::from_secs(5);
+/// Who has been there for so long has had the time for a handshake and a request, from anywhere, and for a lost packet.
+const HAD_TIME: Duration = Duration::from_secs(2);
 
 /// Strangers in the order in which they came, and by address.
 #[derive(Debug, Default)]
