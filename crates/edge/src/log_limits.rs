@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 const TENANTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 250;
 const UPSTREAMS_MAX: usize = 1000;
+const LISTENERS_MAX: usize = 100;
 /// How often it is told what was not logged.
 const TELL_EVERY: Duration = Duration::from_mins(1);
 /// How often the lines that standard error was too slow for are counted.
@@ -35,6 +36,8 @@ pub(crate) enum Of<'a> {
     /// Of somebody who has not shown who it is.
     Address(IpAddr),
     Upstream(&'a str),
+    /// Of the machine, to take connections from this listener.
+    Listener(&'a str),
 }
 
 /// What was logged in this minute, and what was not.
@@ -45,6 +48,7 @@ struct Tables {
     tenants: Table<TenantId>,
     addresses: Table<IpAddr>,
     upstreams: Table<String>,
+    listeners: Table<String>,
 }
 
 impl Default for Tables {
@@ -53,6 +57,7 @@ impl Default for Tables {
             tenants: Table::new(TENANTS_MAX),
             addresses: Table::new(ADDRESSES_MAX),
             upstreams: Table::new(UPSTREAMS_MAX),
+            listeners: Table::new(LISTENERS_MAX),
         }
     }
 }
@@ -81,6 +86,7 @@ impl LogLimits {
             Of::Tenant(tenant) => tables.tenants.causes_of(tenant),
             Of::Address(address) => tables.addresses.causes_of(&subnet(address)),
             Of::Upstream(name) => tables.upstreams.causes_of(name),
+            Of::Listener(name) => tables.listeners.causes_of(name),
         };
         let known = causes.iter().position(|lines| lines.cause == cause);
         let at = known.unwrap_or_else(|| {
@@ -114,6 +120,9 @@ impl LogLimits {
         });
         tables.upstreams.suppressed(|upstream, cause, suppressed| {
             warn!(upstream, cause, suppressed, "{MORE}");
+        });
+        tables.listeners.suppressed(|listener, cause, suppressed| {
+            warn!(listener, cause, suppressed, "{MORE}");
         });
     }
 }
@@ -205,6 +214,7 @@ mod tests {
         tables.tenants.suppressed(note);
         tables.addresses.suppressed(note);
         tables.upstreams.suppressed(note);
+        tables.listeners.suppressed(note);
         let mut all = all.into_inner();
         all.sort();
         all

@@ -15,6 +15,7 @@ use crate::config::{ConnectionSettings, ListenerSettings};
 use crate::listen::gate::Gate;
 use crate::listen::tls::Prepared;
 use crate::listen::{self, Ending, Listener};
+use crate::log_limits::LogLimits;
 use crate::metrics::Metrics;
 
 /// The name by which a socket for the operator's port is inherited.
@@ -28,6 +29,7 @@ pub(super) struct Listeners {
     accepting: JoinSet<()>,
     /// For all of them.
     gate: Arc<Gate>,
+    log_limits: Arc<LogLimits>,
 }
 
 struct Open {
@@ -103,13 +105,19 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 impl Listeners {
     /// None yet. They end with `ending`.
-    pub(super) fn new(inherited: Inherited, ending: &Ending, gate: Gate) -> Self {
+    pub(super) fn new(
+        inherited: Inherited,
+        ending: &Ending,
+        gate: Gate,
+        log_limits: Arc<LogLimits>,
+    ) -> Self {
         Self {
             open: Vec::new(),
             inherited,
             ending: ending.clone(),
             accepting: JoinSet::new(),
             gate: Arc::new(gate),
+            log_limits,
         }
     }
 
@@ -175,6 +183,7 @@ impl Listeners {
                 workers.senders(),
                 Arc::clone(&self.gate),
                 Arc::clone(metrics),
+                Arc::clone(&self.log_limits),
             ));
             self.open.push(Open {
                 listener,

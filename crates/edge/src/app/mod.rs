@@ -114,7 +114,9 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
 
     let (ops_socket, _) = listeners::open(listeners::OPS, config.ops_address, &inherited)?;
     let ops_address = ops_socket.local_addr()?;
-    let mut listeners = Listeners::new(inherited, &ending, Gate::new(&config.connections));
+    let log_limits = Arc::new(LogLimits::default());
+    let gate = Gate::new(&config.connections);
+    let mut listeners = Listeners::new(inherited, &ending, gate, Arc::clone(&log_limits));
     let opened = listeners
         .open_new(&config.listeners)
         .map_err(StartError::Configuration)?;
@@ -152,7 +154,6 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         stop.clone(),
     ));
 
-    let log_limits = Arc::new(LogLimits::default());
     tasks.spawn(log_limits::keep_telling(
         Arc::clone(&log_limits),
         Arc::clone(&metrics),

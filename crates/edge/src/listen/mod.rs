@@ -38,11 +38,15 @@ use self::gate::{Gate, Seat};
 use self::io::ClientIo;
 use self::tls::ListenerTls;
 use crate::config::ListenerSettings;
+use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Closed;
 use crate::worker::{Blueprint, Worker};
 
 /// What a client with prior knowledge of HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How often a minute a listener says that it could not accept: while descriptors are short, that is a hundred times a second.
+const ACCEPT_LINES_PER_MINUTE: u32 = 3;
 
 /// A port for senders, from its opening until its last connection is over.
 #[derive(Debug)]
@@ -226,6 +230,7 @@ pub(crate) async fn accept(
     workers: Vec<WorkerSender>,
     gate: Arc<Gate>,
     metrics: Arc<crate::metrics::Metrics>,
+    log_limits: Arc<LogLimits>,
 ) {
     loop {
         let accepted = tokio::select! {
@@ -243,7 +248,11 @@ pub(crate) async fn accept(
             Ok(Handed::Over) => {}
             Ok(Handed::ToNobody) => return,
             Err(error) => {
-                warn!(listener = listener.name, %error, "a connection was not accepted");
+                metrics.connections.accept_errors.increment(1);
+                let of = Of::Listener(&listener.name);
+                if log_limits.allow(of, "accept", ACCEPT_LINES_PER_MINUTE) {
+                    warn!(listener = listener.name, %error, "a connection was not accepted");
+                }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }

@@ -75,6 +75,8 @@ impl Closed {
 pub(crate) struct ConnectionMetrics {
     pub(crate) open: Gauge,
     pub(crate) accepted: Counter,
+    /// Could not be taken from the kernel, or not made ready.
+    pub(crate) accept_errors: Counter,
     /// Ended by their sender, or broken, before they said anything.
     pub(crate) silent: Counter,
     closed: Vec<(Closed, Counter)>,
@@ -89,6 +91,10 @@ impl ConnectionMetrics {
         describe_counter!(
             "okmon_edge_connections_accepted_total",
             "Connections accepted from senders."
+        );
+        describe_counter!(
+            "okmon_edge_connections_accept_errors_total",
+            "Failures to accept a connection; mostly, the process has as many files open as it may."
         );
         describe_counter!(
             "okmon_edge_connections_silent_total",
@@ -106,6 +112,7 @@ impl ConnectionMetrics {
         Self {
             open: gauge!("okmon_edge_connections"),
             accepted: counter!("okmon_edge_connections_accepted_total"),
+            accept_errors: counter!("okmon_edge_connections_accept_errors_total"),
             silent: counter!("okmon_edge_connections_silent_total"),
             closed: Closed::ALL.map(closed).into(),
         }
