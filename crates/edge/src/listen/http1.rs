@@ -219,9 +219,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         };
         served += 1;
         let body = begin_body(&stream, &head);
-        let Some(response) =
-            while_present(&stream, request::serve(&worker, &peer, head.parts, body)).await
-        else {
+        // Apart, for as long as it lasts: it is several times as large as what a connection needs to wait for it.
+        let serving = Box::pin(request::serve(&worker, &peer, head.parts, body));
+        let Some(response) = while_present(&stream, serving).await else {
             return;
         };
         plan.keep_alive =
@@ -338,8 +338,10 @@ fn begin_body(shared: &Rc<RefCell<Stream>>, head: &Head) -> Result<ClientBody, R
 }
 
 /// Runs `serving` for as long as the client is there to be answered.
-async fn while_present<T>(stream: &RefCell<Stream>, serving: impl Future<Output = T>) -> Option<T> {
-    let mut serving = pin!(serving);
+async fn while_present<T>(
+    stream: &RefCell<Stream>,
+    mut serving: Pin<Box<impl Future<Output = T>>>,
+) -> Option<T> {
     poll_fn(|cx| {
         if let Poll::Ready(response) = serving.as_mut().poll(cx) {
             return Poll::Ready(Some(response));

@@ -436,6 +436,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_waits_for_a_request_keeps_no_room_for_one() {
+        fn bytes<F: Future>(_: fn(Rc<Worker>, Accepted) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(bytes(serve_while_seated) <= 4096);
+    }
+
+    #[test]
     fn a_sender_with_ipv4_has_its_own_address_on_a_socket_for_both() {
         for (seen, own) in [
             ("[::ffff:192.0.2.7]:4711", "192.0.2.7:4711"),
