@@ -52,6 +52,7 @@ need openssl command -v openssl
 need caddy command -v caddy
 need nghttp2-client command -v h2load
 need wrk command -v wrk
+need pebble command -v pebble
 need systemd command -v systemd-socket-activate
 need victoria-metrics command -v vmagent
 need python3-venv python3 -c 'import venv, ensurepip'

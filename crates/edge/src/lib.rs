@@ -15,6 +15,7 @@
 //!
 //! [`app`] constructs all of this; [`config`] says what it may be told.
 
+mod acme;
 mod app;
 mod clock;
 mod config;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use store::Store;
 
+use crate::acme;
 use crate::config::Config;
 use crate::keys;
 use crate::listen::tls::Tls;
@@ -27,6 +28,12 @@ pub fn check_files(config: &Config) -> Result<Vec<String>, Vec<String>> {
         }
         Err(found) => problems.extend(found),
     }
+    problems.extend(
+        acme::prepare(config.acme.as_ref())
+            .err()
+            .into_iter()
+            .flatten(),
+    );
     for (name, upstream) in &config.upstreams {
         if let Err(error) = Shared::new(name, upstream, &metrics) {
             problems.push(format!("upstreams.{name}: {error}"));

@@ -27,6 +27,7 @@ pub use self::check::{check_files, try_connections};
 use self::listeners::Listeners;
 pub use self::reload::ReloadError;
 use self::workers::Workers;
+use crate::acme::{self, Acme};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failures::{self, Failures};
@@ -88,6 +89,7 @@ pub struct Running {
     config: Config,
     listeners: Listeners,
     tls: Arc<Tls>,
+    acme: Acme,
     workers: Workers,
     failures: Arc<Failures>,
     metrics: Arc<Metrics>,
@@ -125,6 +127,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
     let prepared = tls
         .prepare(&config.listeners)
         .map_err(StartError::Configuration)?;
+    let obtaining = acme::prepare(config.acme.as_ref()).map_err(StartError::Configuration)?;
 
     let store = Store::open(&config.database, config.database_connections);
     check_schema(&store).await?;
@@ -177,6 +180,8 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
     listeners.accept(opened, &prepared, &workers, &metrics);
     tls.put_in_force(&prepared);
     tasks.spawn(tls::keep_fresh(Arc::clone(&tls), stop.clone()));
+    let mut acme = Acme::new(tls.challenges(), Arc::clone(&metrics));
+    acme.replace(obtaining).await;
     let probing = probe::serve(ops_socket, rendered, readiness.clone(), stop.clone());
     tasks.spawn(async move {
         if let Err(error) = probing.await {
@@ -190,6 +195,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
         config,
         listeners,
         tls,
+        acme,
         workers,
         failures,
         metrics,

@@ -3,6 +3,7 @@
 use tracing::info;
 
 use super::{Running, StartError};
+use crate::acme;
 use crate::config::Config;
 use crate::worker::Blueprint;
 
@@ -37,6 +38,11 @@ impl Running {
         let spans = spans.map_err(|problem| problems.push(problem));
         let blueprint = Blueprint::new(&config, spans.ok().flatten(), &self.metrics).await;
         let tls = self.tls.prepare(&config.listeners);
+        let obtaining = acme::prepare(config.acme.as_ref());
+        let obtaining = obtaining.unwrap_or_else(|found| {
+            problems.extend(found);
+            None
+        });
         let (opened, blueprint, tls) = match (opened, blueprint, tls) {
             (Ok(opened), Ok(blueprint), Ok(tls)) if problems.is_empty() => (opened, blueprint, tls),
             (opened, blueprint, tls) => {
@@ -54,6 +60,7 @@ impl Running {
         self.listeners
             .accept(opened, &tls, &self.workers, &self.metrics);
         self.tls.put_in_force(&tls);
+        self.acme.replace(obtaining).await;
         self.config = config;
         info!(addresses = ?self.listeners.addresses(), "the configuration was replaced");
         Ok(())

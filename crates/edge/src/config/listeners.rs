@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ops::config::Section;
 
-use super::TrustedProxies;
 use super::tls::{self, TlsSettings};
+use super::{AcmeSettings, TrustedProxies};
 
 /// One port for senders.
 #[derive(Debug, Clone)]
@@ -32,6 +32,7 @@ pub(crate) enum TenantHeader {
 pub(super) fn listeners(
     section: &Section<'_>,
     trusted: &Arc<TrustedProxies>,
+    acme: Option<&AcmeSettings>,
 ) -> Vec<ListenerSettings> {
     let names = section.names();
     if names.is_empty() {
@@ -63,7 +64,7 @@ pub(super) fn listeners(
             let fix = "needs proxies.trusted, the addresses of the proxies that may connect";
             listener.problem("proxy_protocol", fix);
         }
-        let tls = tls::tls(&listener);
+        let tls = tls::tls(&listener, acme);
         listener.finish();
         if let Some(address) = address {
             listeners.push(ListenerSettings {

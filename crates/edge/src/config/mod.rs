@@ -1,6 +1,7 @@
 //! The edge's configuration: what `edge.toml` may say, and what it means as a whole. `config/edge/edge.toml` documents every
 //! key; a test reads it.
 
+mod acme;
 mod auth_failures;
 mod connections;
 mod keys;
@@ -21,6 +22,7 @@ use ops::config::{ByteSize, ConfigError, Section, read};
 use ops::log::LogSettings;
 use store::DatabaseUrl;
 
+pub(crate) use self::acme::{AcmeSettings, ExternalAccount};
 pub(crate) use self::auth_failures::AuthFailureSettings;
 pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
@@ -39,6 +41,7 @@ use crate::protocol::Protocol;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(crate) listeners: Vec<ListenerSettings>,
+    pub(crate) acme: Option<AcmeSettings>,
     pub(crate) trusted: Arc<TrustedProxies>,
     /// Where `/metrics`, `/livez` and `/readyz` are served.
     pub ops_address: SocketAddr,
@@ -89,7 +92,22 @@ impl Config {
 
 fn build(root: &Section<'_>) -> Option<Config> {
     let trusted = Arc::new(proxies::proxies(&root.section("proxies")));
-    let listeners = listeners::listeners(&root.section("listeners"), &trusted);
+    let acme_section = root.section("acme");
+    let acme = acme::acme(&acme_section);
+    let listeners = listeners::listeners(&root.section("listeners"), &trusted, acme.as_ref());
+    let is_shown = |listener: &ListenerSettings| listener.tls.as_ref().is_some_and(|tls| tls.acme);
+    match (acme_section.exists(), listeners.iter().any(is_shown)) {
+        (true, false) => {
+            let fix = "no listener proves or shows them: write acme = true in [listeners.X.tls]";
+            acme_section.problem("names", fix);
+        }
+        (false, true) => {
+            let fix =
+                "a listener has acme = true: write [acme] with names = [\"otlp.example.com\"]";
+            acme_section.problem("names", fix);
+        }
+        _ => {}
+    }
     let upstreams = upstreams::upstreams(&root.section("upstreams"));
     let routes = upstreams::routes(&root.section("routes"), &upstreams);
     let replay = root.section("replay");
@@ -119,6 +137,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let runtime = runtime::runtime(&root.section("runtime"));
     Some(Config {
         listeners,
+        acme,
         trusted,
         ops_address,
         database: database?,

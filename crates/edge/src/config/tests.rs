@@ -146,3 +146,42 @@ traces = 'nowhere'
     ];
     assert_eq!(found, expected, "{error}");
 }
+
+#[test]
+fn what_cannot_be_obtained_by_acme_is_told_once_with_its_key() {
+    let problems = |acme: &str, tls: &str| {
+        let text = format!("[listeners.a]\naddress = '0.0.0.0:443'\n{tls}\n{acme}\n");
+        let error = Config::parse("edge.toml", &text).unwrap_err();
+        let ours = |key: &str| key.starts_with("acme.") || key.contains(".tls.");
+        let found = error.problems.iter().filter(|problem| ours(&problem.key));
+        found.map(|it| it.key.clone()).collect::<Vec<_>>()
+    };
+    let shown = "[listeners.a.tls]\nacme = true";
+    let good = "[acme]\nnames = ['otlp.example.com']\nterms_agreed = true";
+    assert!(problems(good, shown).is_empty());
+    assert_eq!(problems(good, ""), ["acme.names"], "nobody proves it");
+    assert_eq!(problems("", shown), ["acme.names"], "there are none");
+    let empty = problems("[acme]", shown);
+    assert_eq!(empty, ["acme.names", "acme.terms_agreed"]);
+    for name in [
+        "*.a.com",
+        "192.0.2.1",
+        "2001:db8::1",
+        "a..b",
+        "-a.b",
+        "a/b",
+        "",
+    ] {
+        let named = good.replace("otlp.example.com", name);
+        assert_eq!(problems(&named, shown), ["acme.names"], "{name}");
+    }
+    for (line, key) in [
+        ("emails = ['mailto:a@b']", "acme.emails"),
+        ("directory = 'http://a/dir'", "acme.directory"),
+        ("external_account_id = 'a'", "acme.external_account_id"),
+        ("unknown = 1", "acme.unknown"),
+    ] {
+        let found = problems(&format!("{good}\n{line}"), shown);
+        assert_eq!(found, [key], "{line}");
+    }
+}

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use ops::config::Section;
 
+use super::AcmeSettings;
+
 /// TLS on one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsSettings {
     pub(crate) sources: CertificateSources,
     pub(crate) clients: Option<ClientCertificates>,
     pub(crate) min_version: MinVersion,
+    /// Whether an authority may look here for the names that are to be proven.
+    pub(crate) acme: bool,
 }
 
 /// Where a listener's certificates come from.
@@ -50,14 +54,18 @@ pub(crate) enum MinVersion {
 }
 
 /// TLS of the listener whose section this is, if it has any.
-pub(super) fn tls(listener: &Section<'_>) -> Option<TlsSettings> {
+pub(super) fn tls(listener: &Section<'_>, acme: Option<&AcmeSettings>) -> Option<TlsSettings> {
     let section = listener.section("tls");
     let pairs: Vec<_> = section
         .sections("certificates")
         .iter()
         .filter_map(pair)
         .collect();
-    let folders = paths(&section, "certificate_folders");
+    let mut folders = paths(&section, "certificate_folders");
+    let uses_acme = section.or("acme", false);
+    if uses_acme {
+        folders.extend(acme.map(|acme| acme.folder.clone()));
+    }
     let ca_file: Option<String> = section.optional("client_ca_file");
     let auth = [
         ("required", ClientAuth::Required),
@@ -74,10 +82,10 @@ pub(super) fn tls(listener: &Section<'_>) -> Option<TlsSettings> {
     if !section.exists() {
         return None;
     }
-    if pairs.is_empty() && folders.is_empty() {
+    if pairs.is_empty() && folders.is_empty() && !uses_acme {
         section.problem(
             "certificates",
-            "no certificate is set: write certificates = [{ cert_file = \"…\", key_file = \"…\" }] or certificate_folders = [\"…\"]",
+            "no certificate is set: write certificates = [{ cert_file = \"…\", key_file = \"…\" }], certificate_folders = [\"…\"] or acme = true",
         );
     }
     Some(TlsSettings {
@@ -87,6 +95,7 @@ pub(super) fn tls(listener: &Section<'_>) -> Option<TlsSettings> {
             auth,
         }),
         min_version,
+        acme: uses_acme,
     })
 }
 

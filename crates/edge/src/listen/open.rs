@@ -76,7 +76,8 @@ async fn handshake(
 ) -> Option<ClientIo> {
     let metrics = &worker.metrics.tls;
     let (reason, error) = match tokio::time::timeout(limit, tls::accept(tls, stream)).await {
-        Ok(Ok(accepted)) => {
+        Ok(Ok(None)) => return None,
+        Ok(Ok(Some(accepted))) => {
             metrics.handshake(accepted.is_tls13, accepted.resumed);
             return Some(ClientIo::tls(accepted.stream));
         }

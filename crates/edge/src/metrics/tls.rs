@@ -106,6 +106,7 @@ pub(crate) struct TlsMetrics {
     proxy_problems: [Counter; ProxyProblem::ALL.len()],
     pub(crate) certificates: Gauge,
     pub(crate) certificate_errors: Counter,
+    acme_orders: [Counter; 2],
     recorder: Arc<PrometheusRecorder>,
     expiries: Mutex<BTreeMap<String, Gauge>>,
 }
@@ -134,6 +135,8 @@ impl TlsMetrics {
             }),
             certificates: gauge!("okmon_edge_tls_certificates"),
             certificate_errors: counter!("okmon_edge_tls_certificate_errors_total"),
+            acme_orders: ["obtained", "failed"]
+                .map(|result| counter!("okmon_edge_acme_orders_total", "result" => result)),
             recorder,
             expiries: Mutex::new(expiries),
         }
@@ -148,6 +151,12 @@ impl TlsMetrics {
             (true, true) => resumed13,
         };
         counter.increment(1);
+    }
+
+    /// Counts a certificate that an authority was asked for.
+    pub(crate) fn acme_order(&self, obtained: bool) {
+        let [good, failed] = &self.acme_orders;
+        (if obtained { good } else { failed }).increment(1);
     }
 
     pub(crate) fn failure(&self, reason: HandshakeFailure) {
@@ -213,6 +222,10 @@ fn describe() {
     describe_counter!(
         "okmon_edge_tls_certificate_errors_total",
         "Times that files with certificates could not be used as they were."
+    );
+    describe_counter!(
+        "okmon_edge_acme_orders_total",
+        "Certificates that an authority was asked for by ACME, by what came of it."
     );
     describe_gauge!(EXPIRY, "When a certificate that senders are shown expires.");
 }

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, in the functions it is made of too"
 )]
 
+mod acme;
 mod changes;
 mod collector;
 mod curl;

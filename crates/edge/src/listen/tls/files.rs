@@ -34,6 +34,11 @@ pub(crate) struct Certificate {
 }
 
 impl Certificate {
+    /// When another should be there: a third of its time is left.
+    pub(crate) fn renew_at(&self) -> OffsetDateTime {
+        self.not_after - (self.not_after - self.not_before) / 3
+    }
+
     /// What is wrong with it, though it can be shown.
     pub(crate) fn trouble(&self, now: OffsetDateTime) -> Option<String> {
         let file = self.files.certificate.display();

@@ -4,6 +4,7 @@ use std::io;
 
 use rustls::server::Acceptor;
 use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -24,10 +25,21 @@ pub(crate) struct Accepted {
     pub(crate) resumed: bool,
 }
 
-/// Does the handshake with a client that has connected. May take as long as the client likes.
-pub(crate) async fn accept(tls: &ListenerTls, stream: TcpStream) -> Result<Accepted, Failed> {
+/// Does the handshake with a client that has connected. May take as long as the client likes. `None` when it was an authority
+/// that looked whether a name leads here, and has seen it.
+pub(crate) async fn accept(
+    tls: &ListenerTls,
+    stream: TcpStream,
+) -> Result<Option<Accepted>, Failed> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
     let start = start.map_err(Failed::of)?;
+    let challenges = tls.challenges.as_ref();
+    if let Some(shown) = challenges.and_then(|it| it.looked_for(&start.client_hello())) {
+        let mut stream = start.into_stream(shown).await.map_err(Failed::of)?;
+        // Whether it hears goodbye is its own affair.
+        let _ = stream.shutdown().await;
+        return Ok(None);
+    }
     let has_none = tls.certificates.current.load().all.is_empty();
     let accepting = start.into_stream(tls.config.load_full());
     let stream = accepting.await.map_err(|error| {
@@ -39,11 +51,11 @@ pub(crate) async fn accept(tls: &ListenerTls, stream: TcpStream) -> Result<Accep
         failed
     })?;
     let session = stream.get_ref().1;
-    Ok(Accepted {
+    Ok(Some(Accepted {
         is_tls13: session.protocol_version() == Some(ProtocolVersion::TLSv1_3),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
         stream,
-    })
+    }))
 }
 
 impl Failed {

@@ -9,9 +9,11 @@
 //! | `by_name` | which one a client is shown |
 //! | `server` | versions, tickets, client certificates |
 //! | `handshake` | how a connection begins, and why it does not |
+//! | `challenges` | by what an authority sees that a name leads here |
 
 mod by_name;
 mod certificates;
+mod challenges;
 mod files;
 mod handshake;
 mod server;
@@ -29,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use self::certificates::Certificates;
+pub(crate) use self::challenges::{ChallengeError, Challenges};
+pub(crate) use self::files::{load, read_small};
 pub(super) use self::handshake::accept;
 use self::shelf::{Looks, Shelf, Unread, When};
 use crate::config::{ClientCertificates, ListenerSettings, TlsSettings};
@@ -40,6 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What outlives a configuration: tickets, and files that were read.
 pub(crate) struct Tls {
     state: Mutex<State>,
+    challenges: Arc<Challenges>,
     metrics: Arc<Metrics>,
 }
 
@@ -47,6 +52,7 @@ struct State {
     shelf: Shelf,
     /// For all listeners that ask for no client certificate. They rotate every 6 hours.
     tickets: Arc<dyn ProducesTickets>,
+    challenges: Arc<Challenges>,
     in_force: Vec<(String, Arc<ListenerTls>)>,
 }
 
@@ -55,6 +61,8 @@ pub(crate) struct ListenerTls {
     settings: TlsSettings,
     certificates: Arc<Certificates>,
     config: ArcSwap<ServerConfig>,
+    /// Where an authority may look here.
+    challenges: Option<Arc<Challenges>>,
     authorities: Mutex<Looks>,
 }
 
@@ -111,15 +119,23 @@ impl Tls {
     /// # Errors
     /// When the operating system has no randomness.
     pub(crate) fn new(metrics: Arc<Metrics>) -> Result<Self, rustls::Error> {
+        let challenges = Arc::<Challenges>::default();
         let state = State {
             shelf: Shelf::new(metrics.tls.certificate_errors.clone()),
             tickets: Ticketer::new()?,
+            challenges: Arc::clone(&challenges),
             in_force: Vec::new(),
         };
         Ok(Self {
             state: Mutex::new(state),
+            challenges,
             metrics,
         })
+    }
+
+    /// Where names are proven, for all listeners that take part in that.
+    pub(crate) fn challenges(&self) -> Arc<Challenges> {
+        Arc::clone(&self.challenges)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,6 +190,7 @@ impl Tls {
             shelf,
             tickets,
             in_force,
+            ..
         } = &mut *state;
         for (name, tls) in in_force.iter() {
             // Told already, when it was found.
@@ -282,7 +299,7 @@ impl State {
             }
             return Some(same);
         }
-        let made = ListenerTls::new(settings, certificates, &self.tickets);
+        let made = ListenerTls::new(settings, certificates, self);
         made.map_err(|problem| told.problems.push(format!("{section}.{problem}")))
             .ok()
             .map(Arc::new)
@@ -293,7 +310,7 @@ impl ListenerTls {
     fn new(
         settings: &TlsSettings,
         certificates: Arc<Certificates>,
-        tickets: &Arc<dyn ProducesTickets>,
+        state: &State,
     ) -> Result<Self, String> {
         let mut looks = Looks::default();
         let authorities = match &settings.clients {
@@ -310,13 +327,14 @@ impl ListenerTls {
             &certificates.current,
             clients,
             settings.min_version,
-            tickets,
+            &state.tickets,
         );
         let config = config.map_err(|error| format!("client_ca_file: {error}"))?;
         Ok(Self {
             settings: settings.clone(),
             certificates,
             config: ArcSwap::from_pointee(config),
+            challenges: settings.acme.then(|| Arc::clone(&state.challenges)),
             authorities: Mutex::new(looks),
         })
     }
