@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use instant_acme::{AccountCredentials, ExternalAccountKey};
+use instant_acme::AccountCredentials;
 use time::OffsetDateTime;
 
 use super::order::Obtained;
@@ -37,14 +37,28 @@ impl FolderError {
 ///
 /// # Errors
 /// What is wrong with its file.
-pub(super) fn external_key(account: &ExternalAccount) -> Result<ExternalAccountKey, String> {
+pub(super) fn external_key(account: &ExternalAccount) -> Result<Vec<u8>, String> {
     let file = &account.key_file;
     let named = |reason: String| format!("{}: {reason}", file.display());
     let text = read_small(file).map_err(named)?;
     let text = String::from_utf8_lossy(&text);
     let key = BASE64_URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('='));
-    let key = key.map_err(|_| named("is not the account's key in URL-safe base64".to_owned()))?;
-    Ok(ExternalAccountKey::new(account.id.clone(), &key))
+    key.map_err(|_| named("is not the account's key in URL-safe base64".to_owned()))
+}
+
+/// Why this process could not write into a folder, which need not exist yet. Nothing is left of the attempt: whoever checks a
+/// configuration may be another user than the one who runs the edge.
+pub(super) fn unwritable(path: &Path) -> Option<FolderError> {
+    let existing = path.ancestors().find(|folder| folder.exists())?;
+    let probe = existing.join(format!(".okmon-check-{}", std::process::id()));
+    let written = write_whole(&probe, b"");
+    let removed = fs::remove_file(&probe);
+    let error = match written {
+        Err(FolderError { reason, .. }) => reason,
+        Ok(()) => removed.err()?.to_string(),
+    };
+    let fix = "let the user that runs the edge write there";
+    Some(FolderError::new(existing, format!("{error}: {fix}")))
 }
 
 /// A folder that no other process writes for as long as this lives.
@@ -150,4 +164,21 @@ fn write_whole(file: &Path, text: &[u8]) -> Result<(), FolderError> {
 
 fn rename(from: &Path, to: &Path) -> Result<(), FolderError> {
     fs::rename(from, to).map_err(|error| FolderError::new(to, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_could_not_be_written_is_told_and_nothing_is_left_in_one_that_could() {
+        let above = tempfile::tempdir().unwrap();
+        let file = above.path().join("file");
+        fs::write(&file, "").unwrap();
+        // A file where a folder should be keeps even root from writing.
+        assert!(unwritable(&file.join("folder")).is_some());
+        fs::remove_file(file).unwrap();
+        assert!(unwritable(&above.path().join("not/yet")).is_none());
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
+    }
 }

@@ -12,8 +12,9 @@ mod order;
 use std::sync::Arc;
 use std::time::Duration;
 
-use instant_acme::{Account, AccountBuilder, ExternalAccountKey, NewAccount};
+use instant_acme::{Account, AccountBuilder, Error, ExternalAccountKey, NewAccount, Problem};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ use self::order::OrderError;
 use crate::config::AcmeSettings;
 use crate::listen::tls::Challenges;
 use crate::metrics::Metrics;
+use crate::upstream::about;
 
 /// How long one certificate may take. Authorities answer in seconds, unless they are busy.
 const ORDER_MAX: Duration = Duration::from_mins(5);
@@ -32,20 +34,30 @@ const LOOK_EVERY: Duration = Duration::from_hours(1);
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The wait after an authority could not be reached, which doubles each time, and its longest.
 const UNREACHED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(10));
-/// The same after it refused. Let's Encrypt allows five refusals an hour for a name.
+/// The same after it refused, or issued what was of no use: each costs something that authorities count. Let's Encrypt allows five
+/// refusals an hour and five certificates a week for a name.
 const REFUSED: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(6));
 
 /// Obtains what the configuration in force names. Dropping it ends that.
 pub(crate) struct Acme {
     challenges: Arc<Challenges>,
     metrics: Arc<Metrics>,
-    running: Option<AbortOnDropHandle<()>>,
+    running: Option<Running>,
+}
+
+struct Running {
+    prepared: Arc<Prepared>,
+    /// Says that what failed shall be tried at once.
+    again: Arc<Notify>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What a configuration needs, read and ready.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Prepared {
     settings: AcmeSettings,
-    external_account: Option<ExternalAccountKey>,
+    /// What `settings.external_account` is proven by.
+    external_key: Option<Vec<u8>>,
 }
 
 /// Reads the files that `settings` name.
@@ -61,22 +73,36 @@ pub(crate) fn prepare(settings: Option<&AcmeSettings>) -> Result<Option<Prepared
         problems.push(format!("acme.ca_file: {error}"));
     }
     let external_account = settings.external_account.as_ref();
-    let external_account = external_account.map(folder::external_key).transpose();
-    let external_account = external_account
+    let external_key = external_account.map(folder::external_key).transpose();
+    let external_key = external_key
         .map_err(|error| problems.push(format!("acme.external_account_key_file: {error}")));
-    match external_account {
-        Ok(external_account) if problems.is_empty() => Ok(Some(Prepared {
+    match external_key {
+        Ok(external_key) if problems.is_empty() => Ok(Some(Prepared {
             settings: settings.clone(),
-            external_account,
+            external_key,
         })),
         _ => Err(problems),
     }
 }
 
-fn account_builder(settings: &AcmeSettings) -> Result<AccountBuilder, instant_acme::Error> {
+/// What an operator should know of `settings` before they are used: whether this user could write the folder.
+pub(crate) fn notes(settings: &AcmeSettings) -> Option<String> {
+    let unwritable = folder::unwritable(&settings.folder)?;
+    Some(format!("acme.folder: nothing can be kept: {unwritable}"))
+}
+
+fn account_builder(settings: &AcmeSettings) -> Result<AccountBuilder, Error> {
     match &settings.ca_file {
         None => Account::builder(),
         Some(file) => Account::builder_with_root(file),
+    }
+}
+
+impl Prepared {
+    fn external_account(&self) -> Option<ExternalAccountKey> {
+        let account = self.settings.external_account.as_ref()?;
+        let key = self.external_key.as_ref()?;
+        Some(ExternalAccountKey::new(account.id.clone(), key))
     }
 }
 
@@ -90,16 +116,33 @@ impl Acme {
         }
     }
 
-    /// Obtains by these settings from now on; what failed before is tried at once.
+    /// Obtains by these settings from now on; what failed before is tried at once. An order goes on where they are as before: what
+    /// is cut off may have been issued already.
     pub(crate) async fn replace(&mut self, prepared: Option<Prepared>) {
+        if let (Some(running), Some(prepared)) = (&self.running, &prepared)
+            && *running.prepared == *prepared
+        {
+            running.again.notify_one();
+            return;
+        }
         if let Some(before) = self.running.take() {
-            before.abort();
+            before.task.abort();
             // It has the folder until then.
-            let _ = before.await;
+            let _ = before.task.await;
         }
         self.running = prepared.map(|prepared| {
-            let (challenges, metrics) = (Arc::clone(&self.challenges), Arc::clone(&self.metrics));
-            AbortOnDropHandle::new(tokio::spawn(keep(prepared, challenges, metrics)))
+            let (prepared, again) = (Arc::new(prepared), Arc::<Notify>::default());
+            let keeper = Keeper {
+                prepared: Arc::clone(&prepared),
+                again: Arc::clone(&again),
+                challenges: Arc::clone(&self.challenges),
+                metrics: Arc::clone(&self.metrics),
+            };
+            Running {
+                prepared,
+                again,
+                task: AbortOnDropHandle::new(tokio::spawn(keeper.keep())),
+            }
         });
     }
 }
@@ -132,119 +175,155 @@ enum Failure {
     Order(#[from] OrderError),
     #[error("the authority took too long")]
     Timeout,
+    #[error("what the authority issued is to be renewed already: is this machine's clock right?")]
+    DueAlready,
 }
 
 impl Failure {
     /// How long to wait after so many in a row.
     fn wait(&self, failures: u32) -> Duration {
-        let refused = matches!(self, Self::Order(error) if error.is_refusal());
-        let (first, longest) = if refused { REFUSED } else { UNREACHED };
+        let is_held_against_us = match self {
+            Self::Order(error) => error.is_refusal(),
+            Self::Timeout => false,
+            // Something was issued each time.
+            Self::Folder(_) | Self::DueAlready => true,
+        };
+        let (first, longest) = if is_held_against_us {
+            REFUSED
+        } else {
+            UNREACHED
+        };
         let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
         doubled.min(longest)
     }
 }
 
-async fn keep(prepared: Prepared, challenges: Arc<Challenges>, metrics: Arc<Metrics>) {
-    let settings = &prepared.settings;
-    let folder = open(settings).await;
-    let mut hosts: Vec<_> = settings.names.iter().map(|name| Host::new(name)).collect();
-    loop {
-        let mut next = LOOK_EVERY;
-        for host in &mut hosts {
-            let due = folder.due_in(host.name, OffsetDateTime::now_utc());
-            let waits = host.not_before.saturating_duration_since(Instant::now());
-            let mut wait = due.max(waits);
-            if wait.is_zero() {
-                wait = attempt(&prepared, &folder, host, &challenges, &metrics).await;
+/// What the task needs.
+struct Keeper {
+    prepared: Arc<Prepared>,
+    again: Arc<Notify>,
+    challenges: Arc<Challenges>,
+    metrics: Arc<Metrics>,
+}
+
+impl Keeper {
+    async fn keep(self) {
+        let settings = &self.prepared.settings;
+        let folder = open(settings).await;
+        let mut hosts: Vec<_> = settings.names.iter().map(|name| Host::new(name)).collect();
+        loop {
+            let mut next = LOOK_EVERY;
+            for host in &mut hosts {
+                let due = folder.due_in(host.name, OffsetDateTime::now_utc());
+                let waits = host.not_before.saturating_duration_since(Instant::now());
+                let mut wait = due.max(waits);
+                if wait.is_zero() {
+                    wait = self.attempt(&folder, host).await;
+                }
+                next = next.min(wait);
             }
-            next = next.min(wait);
+            tokio::select! {
+                () = sleep(next) => {}
+                () = self.again.notified() => {
+                    for host in &mut hosts {
+                        host.not_before = Instant::now();
+                    }
+                }
+            }
         }
-        sleep(next).await;
     }
+
+    /// Tries to obtain a certificate; how long to wait until this name is looked at again.
+    async fn attempt(&self, folder: &Folder, host: &mut Host<'_>) -> Duration {
+        let obtaining = self.obtain(folder, host.name);
+        let failure = match timeout(ORDER_MAX, obtaining).await {
+            Ok(Ok(due)) => {
+                self.metrics.tls.acme_order(true);
+                info!(name = host.name, "a certificate was obtained");
+                host.failures = 0;
+                return due;
+            }
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::Timeout,
+        };
+        self.metrics.tls.acme_order(false);
+        host.failures += 1;
+        // Many that saw an authority go away do not come back to it at once.
+        let wait = about(failure.wait(host.failures));
+        host.not_before = Instant::now() + wait;
+        let again_in_seconds = wait.as_secs();
+        warn!(name = host.name, error = %failure, again_in_seconds, "a certificate was not obtained");
+        wait
+    }
+
+    /// In how long it is due again.
+    async fn obtain(&self, folder: &Folder, name: &str) -> Result<Duration, Failure> {
+        let account = self.account(folder).await?;
+        let obtained = order::obtain(&account, name, &self.challenges).await?;
+        folder.keep(name, &obtained)?;
+        let due = folder.due_in(name, OffsetDateTime::now_utc());
+        if due.is_zero() {
+            return Err(Failure::DueAlready);
+        }
+        Ok(due)
+    }
+
+    /// The account, which is made the first time that it is needed, and when the authority does not know it any more.
+    async fn account(&self, folder: &Folder) -> Result<Account, Failure> {
+        let settings = &self.prepared.settings;
+        let contacts: Vec<_> = settings.contacts.iter().map(String::as_str).collect();
+        if let Some(credentials) = folder.account()? {
+            let builder = account_builder(settings).map_err(OrderError::from)?;
+            let known = builder.from_credentials(credentials).await;
+            let known = known.map_err(OrderError::from)?;
+            match known.update_contacts(&contacts).await {
+                Ok(()) => return Ok(known),
+                Err(Error::Api(problem)) if is_no_account(&problem) => {
+                    warn!(%problem, "the authority does not know the account any more, another is made");
+                }
+                // Whether it can be used will be seen.
+                Err(Error::Api(problem)) => {
+                    warn!(%problem, "the authority does not take the addresses of acme.emails");
+                    return Ok(known);
+                }
+                Err(error) => return Err(OrderError::from(error).into()),
+            }
+        }
+        let wanted = NewAccount {
+            contact: &contacts,
+            terms_of_service_agreed: true,
+            only_return_existing: false,
+        };
+        let external_account = self.prepared.external_account();
+        let builder = account_builder(settings).map_err(OrderError::from)?;
+        let directory = settings.directory.clone();
+        let made = builder.create(&wanted, directory, external_account.as_ref());
+        let (account, credentials) = made.await.map_err(OrderError::from)?;
+        folder.keep_account(&credentials)?;
+        Ok(account)
+    }
+}
+
+fn is_no_account(problem: &Problem) -> bool {
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
 }
 
 /// The folder, as soon as nobody else writes it.
 async fn open(settings: &AcmeSettings) -> Folder {
-    let mut told = false;
+    let mut told = String::new();
     loop {
         let problem = match Folder::open(&settings.folder) {
             Ok(Some(folder)) => return folder,
             Ok(None) => "another process obtains certificates there".to_owned(),
             Err(error) => error.to_string(),
         };
-        if !told {
+        if told != problem {
             let folder = settings.folder.display();
             warn!(%folder, problem, "certificates are not obtained until this changes");
-            told = true;
+            told = problem;
         }
         sleep(ASK_EVERY).await;
     }
-}
-
-/// Tries to obtain a certificate; how long to wait until this name is looked at again.
-async fn attempt(
-    prepared: &Prepared,
-    folder: &Folder,
-    host: &mut Host<'_>,
-    challenges: &Arc<Challenges>,
-    metrics: &Metrics,
-) -> Duration {
-    let obtaining = obtain(prepared, folder, host.name, challenges);
-    let failure = match timeout(ORDER_MAX, obtaining).await {
-        Ok(Ok(())) => {
-            metrics.tls.acme_order(true);
-            info!(name = host.name, "a certificate was obtained");
-            host.failures = 0;
-            return folder.due_in(host.name, OffsetDateTime::now_utc());
-        }
-        Ok(Err(failure)) => failure,
-        Err(_) => Failure::Timeout,
-    };
-    metrics.tls.acme_order(false);
-    host.failures += 1;
-    let wait = failure.wait(host.failures);
-    host.not_before = Instant::now() + wait;
-    let again_in_seconds = wait.as_secs();
-    warn!(name = host.name, error = %failure, again_in_seconds, "a certificate was not obtained");
-    wait
-}
-
-async fn obtain(
-    prepared: &Prepared,
-    folder: &Folder,
-    name: &str,
-    challenges: &Arc<Challenges>,
-) -> Result<(), Failure> {
-    let account = account(prepared, folder).await?;
-    let obtained = order::obtain(&account, name, challenges).await?;
-    Ok(folder.keep(name, &obtained)?)
-}
-
-/// The account, which is made the first time that it is needed.
-async fn account(prepared: &Prepared, folder: &Folder) -> Result<Account, Failure> {
-    let Prepared {
-        settings,
-        external_account,
-    } = prepared;
-    let builder = account_builder(settings).map_err(OrderError::from)?;
-    if let Some(credentials) = folder.account()? {
-        let known = builder.from_credentials(credentials).await;
-        return Ok(known.map_err(OrderError::from)?);
-    }
-    let contacts: Vec<_> = settings.contacts.iter().map(String::as_str).collect();
-    let wanted = NewAccount {
-        contact: &contacts,
-        terms_of_service_agreed: true,
-        only_return_existing: false,
-    };
-    let made = builder.create(
-        &wanted,
-        settings.directory.clone(),
-        external_account.as_ref(),
-    );
-    let (account, credentials) = made.await.map_err(OrderError::from)?;
-    folder.keep_account(&credentials)?;
-    Ok(account)
 }
 
 #[cfg(test)]
@@ -258,6 +337,8 @@ mod tests {
         assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 360, 360]);
         let hour: u64 = waits.iter().take_while(|wait| **wait < 60).sum();
         assert!(hour >= 60, "at most five times within an hour: {waits:?}");
+        // It was issued, and would be once more.
+        assert_eq!(Failure::DueAlready.wait(1), REFUSED.0);
         let waits: Vec<_> = (1..=8)
             .map(|n| Failure::Timeout.wait(n).as_secs())
             .collect();

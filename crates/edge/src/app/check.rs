@@ -28,6 +28,7 @@ pub fn check_files(config: &Config) -> Result<Vec<String>, Vec<String>> {
         }
         Err(found) => problems.extend(found),
     }
+    notes.extend(config.acme.as_ref().and_then(acme::notes));
     problems.extend(
         acme::prepare(config.acme.as_ref())
             .err()

@@ -14,6 +14,7 @@ impl Running {
     pub async fn stop(self) -> usize {
         let Self {
             config,
+            acme,
             mut listeners,
             mut workers,
             readiness,
@@ -32,6 +33,8 @@ impl Running {
         info!(connections = workers.connections(), "the edge stops");
         tokio::time::sleep(delay).await;
         ending.draining.cancel();
+        // No authority can look here any more, and who comes after us may want the folder.
+        drop(acme);
         listeners.ended().await;
         let closes = async {
             tokio::time::sleep(idle).await;

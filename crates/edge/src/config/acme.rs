@@ -75,7 +75,8 @@ pub(super) fn acme(section: &Section<'_>) -> Option<AcmeSettings> {
     }
     let parsed = UpstreamUrl::parse(&directory);
     let host = match &parsed {
-        Ok(url) if url.https => url.authority().replace(':', "-"),
+        // Another path may be another authority.
+        Ok(url) if url.https => format!("{}{}", url.authority(), url.base).replace([':', '/'], "-"),
         _ => {
             problems.push((
                 "directory",

@@ -278,7 +278,7 @@ fn of_two(
 }
 
 /// The wait before something is done again: as set, a fifth more or less by chance.
-pub(super) fn about(time: Duration) -> Duration {
+pub(crate) fn about(time: Duration) -> Duration {
     let chance = getrandom::u32().map_or(0.5, |n| f64::from(n) / f64::from(u32::MAX));
     time.mul_f64(0.8 + 0.4 * chance)
 }

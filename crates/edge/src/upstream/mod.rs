@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use self::connect::Connector;
 pub(crate) use self::connect::Shared;
+pub(crate) use self::endpoints::about;
 use self::endpoints::{Endpoint, Experience, InFlight, NoEndpoint};
 pub(crate) use self::targets::{Target, Targets};
 use crate::config::{Kind, Speaks, UpstreamSettings};

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -56,11 +57,16 @@ impl Place {
 
     /// Where this authority's certificates are kept.
     fn kept(&self) -> PathBuf {
-        self.file(&format!("acme/localhost-{}", self.directory_port))
+        self.file(&format!("acme/localhost-{}-dir", self.directory_port))
     }
 
     /// Starts the authority, and a name server for which every name leads here.
     fn authority(&self) -> [Process; 2] {
+        self.authority_for(Duration::from_hours(24 * 90))
+    }
+
+    /// One that issues for so long.
+    fn authority_for(&self, validity: Duration) -> [Process; 2] {
         let names = peers::free_port();
         let mut command = peers::program("pebble-challtestsrv");
         command
@@ -77,6 +83,7 @@ impl Place {
             "privateKey": self.file("pebble.key"),
             "httpPort": peers::free_port(),
             "tlsPort": self.port,
+            "certificateValidityPeriod": validity.as_secs(),
         }});
         fs::write(self.file("pebble.json"), config.to_string()).unwrap();
         let mut command = peers::program("pebble");
@@ -91,11 +98,15 @@ impl Place {
 
     /// An edge with one port more, over TLS with these lines besides.
     fn edge(&self, tls: &str) -> Edge {
+        self.edge_on(self.port, tls)
+    }
+
+    fn edge_on(&self, port: u16, tls: &str) -> Edge {
         let sections = format!(
             "[listeners.secure]\naddress = \"127.0.0.1:{}\"\n[listeners.secure.tls]\nacme = true\n{tls}\n\
              [acme]\nnames = [\"{NAME}\"]\nterms_agreed = true\nemails = [\"operator@example.test\"]\n\
              directory = \"https://localhost:{}/dir\"\nca_file = \"{}\"\nfolder = \"{}\"\n",
-            self.port,
+            port,
             self.directory_port,
             self.file("ca.pem").display(),
             self.file("acme").display(),
@@ -120,19 +131,30 @@ impl Place {
         file
     }
 
-    /// Sends a log record with curl, which verifies the name; the status.
-    fn send(&self, root: &Path, client: Option<&Pair>) -> Result<String, String> {
+    /// curl, as it sends a log record to a port here and verifies the name.
+    fn sending(&self, port: u16, root: &Path) -> Command {
         let mut command = peers::program("curl");
         command
             .args(["--silent", "--show-error", "--output", "/dev/null"])
-            .args(["--write-out", "%{http_code}", "--resolve"])
-            .arg(format!("{NAME}:{}:127.0.0.1", self.port))
+            .arg("--resolve")
+            .arg(format!("{NAME}:{port}:127.0.0.1"))
             .arg("--cacert")
             .arg(root)
             .args(["--header", "content-type: application/json", "--header"])
             .arg(format!("authorization: Bearer {}", self.key))
-            .args(["--data", r#"{"resourceLogs":[]}"#])
-            .arg(format!("https://{NAME}:{}/v1/logs", self.port));
+            .args(["--data", r#"{"resourceLogs":[]}"#]);
+        command
+    }
+
+    /// Sends a log record; the status.
+    fn send(&self, root: &Path, client: Option<&Pair>) -> Result<String, String> {
+        self.send_to(self.port, root, client)
+    }
+
+    fn send_to(&self, port: u16, root: &Path, client: Option<&Pair>) -> Result<String, String> {
+        let mut command = self.sending(port, root);
+        command.args(["--write-out", "%{http_code}"]);
+        command.arg(url(port));
         if let Some(pair) = client {
             command.arg("--cert").arg(&pair.certificate);
             command.arg("--key").arg(&pair.key);
@@ -157,6 +179,10 @@ impl Place {
             }
         });
     }
+}
+
+fn url(port: u16) -> String {
+    format!("https://{NAME}:{port}/v1/logs")
 }
 
 fn orders(edge: &Edge, result: &str) -> f64 {
@@ -241,5 +267,98 @@ fn an_authority_that_is_away_or_refuses_keeps_nothing_else_from_being_served() {
     failed(&place, &mut edge, "Failed to connect to 127.0.0.1");
     assert!(orders(&edge, "failed") > 0.5);
     assert!(!place.kept().join(format!("{NAME}.crt")).exists());
+    edge.stop();
+}
+
+#[test]
+fn two_edges_with_one_folder_obtain_once_and_the_second_takes_over() {
+    let place = Place::new();
+    let _authority = place.authority();
+    let mut first = place.edge("");
+    place.is_shown_soon(None);
+    let port = peers::free_port();
+    let mut second = place.edge_on(port, "");
+    second.wait_until(SOON, "leave it to the first", |edge| {
+        let output = edge.output();
+        let told = output.contains("another process obtains certificates there");
+        told.then_some(()).ok_or(output)
+    });
+    let shown = |port| place.send_to(port, &place.root(), None);
+    assert_eq!(shown(port).as_deref(), Ok("200"), "it reads what is there");
+    assert!(orders(&second, "obtained") + orders(&second, "failed") < 0.5);
+
+    first.stop();
+    fs::remove_file(place.kept().join(format!("{NAME}.crt"))).unwrap();
+    // Its port is not the one that the authority connects to, but that may remember what it has seen.
+    second.wait_until(SOON, "try to obtain what is missing", |edge| {
+        let tried = orders(edge, "obtained") + orders(edge, "failed");
+        (tried > 0.5).then_some(()).ok_or(tried.to_string())
+    });
+    second.stop();
+}
+
+#[test]
+fn an_authority_that_forgot_the_account_is_given_another_while_connections_stay_open() {
+    let place = Place::new();
+    let authority = place.authority();
+    let mut edge = place.edge("");
+    place.is_shown_soon(None);
+    edge.stop();
+    drop(authority);
+    let account = fs::read(place.kept().join("account.json")).unwrap();
+    let before = Authority::new("before");
+    let ends = OffsetDateTime::now_utc() + Duration::from_hours(12);
+    before.issue_until(&[NAME], ends).write(&place.kept(), NAME);
+    fs::write(place.file("before.pem"), before.pem()).unwrap();
+
+    edge.start();
+    // It trusts the certificate before only: with another connection it would fail.
+    let mut command = place.sending(place.port, &place.file("before.pem"));
+    command.args(["--fail-early", "--rate", "5/s"]);
+    command.args(["--write-out", "%{stderr}%{num_connects} %{http_code}\\n"]);
+    command.arg(format!("{}#[1-1000]", url(place.port)));
+    let mut open = Process::spawn("curl", command);
+    let is_answered = |open: &mut Process, more_than: usize| {
+        open.wait_until(SOON, "be answered", |open| {
+            let answers = open.stderr().lines().count();
+            (answers > more_than).then_some(answers)
+        })
+    };
+    is_answered(&mut open, 0);
+    // Nothing is left of what it issued and knew.
+    let _authority = place.authority();
+    place.is_shown_soon(None);
+    let answers = is_answered(&mut open, 0);
+    is_answered(&mut open, answers + 1);
+    let told = open.stderr();
+    let good = |(n, line): (usize, &str)| line == if n == 0 { "1 200" } else { "0 200" };
+    assert!(told.lines().enumerate().all(good), "{told}");
+    let after = fs::read(place.kept().join("account.json")).unwrap();
+    assert_ne!(account, after);
+    edge.stop();
+}
+
+#[test]
+fn what_is_due_as_soon_as_it_is_issued_is_not_asked_for_over_and_over() {
+    let place = Place::new();
+    // From one second to the same, which is what a clock that is wrong makes of others.
+    let _authority = place.authority_for(Duration::from_secs(1));
+    let mut edge = place.edge("");
+    edge.wait_until(SOON, "tell that it is of no use", |edge| {
+        let output = edge.output();
+        let told = output.contains("is this machine's clock right");
+        told.then_some(()).ok_or(output)
+    });
+    assert!(orders(&edge, "obtained") < 0.5);
+    // A reload that changes nothing here: what failed is tried once more.
+    edge.signal("HUP");
+    edge.wait_until(SOON, "try again", |edge| {
+        let failed = orders(edge, "failed");
+        (failed > 1.5).then_some(()).ok_or(failed.to_string())
+    });
+    assert!(
+        orders(&edge, "failed") < 2.5,
+        "once for each time it was told"
+    );
     edge.stop();
 }
