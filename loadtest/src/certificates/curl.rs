@@ -119,7 +119,7 @@ fn add_line(tally: &mut Tally, line: &str) -> anyhow::Result<u64> {
         ("200", "0") => tally.succeeded += 1,
         (_, "0") => tally.count(&format!("HTTP {status}"), 1),
         _ => {
-            tally.count(&format!("curl {exit}"), 1);
+            tally.count(&format!("curl {exit} (HTTP {status})"), 1);
             tally.quote(words);
         }
     }
@@ -169,7 +169,13 @@ mod tests {
         let tally = read_kept(&printed(lines)).unwrap();
         assert_eq!(tally.succeeded, 1);
         assert_eq!(tally.failed["HTTP 503"], 1);
-        assert_eq!((tally.failed["curl 35"], tally.failed["curl 18"]), (1, 1));
+        assert_eq!(
+            (
+                tally.failed["curl 35 (HTTP 000)"],
+                tally.failed["curl 18 (HTTP 200)"]
+            ),
+            (1, 1)
+        );
         assert_eq!(tally.said, ["TLS connect error: x", "y"]);
         assert!(read_kept(&printed("what?\n")).is_err());
     }

@@ -27,6 +27,8 @@ pub(super) struct Handshakes {
     pub(super) resumed: u64,
     /// By what went wrong.
     pub(super) failed: BTreeMap<String, u64>,
+    /// Connections that it ended for a limit, by the limit.
+    pub(super) ended: BTreeMap<String, u64>,
     /// Times that files could not be used as they were.
     pub(super) unusable_files: u64,
 }
@@ -37,6 +39,7 @@ impl Handshakes {
             full: 0,
             resumed: 0,
             failed: BTreeMap::new(),
+            ended: BTreeMap::new(),
             unusable_files: 0,
         };
         for (series, value) in after {
@@ -55,6 +58,9 @@ impl Handshakes {
                 "okmon_edge_tls_handshakes_total" => handshakes.full += rise,
                 "okmon_edge_tls_handshake_failures_total" if rise > 0 => {
                     handshakes.failed.insert(labels.replace('}', ""), rise);
+                }
+                "okmon_edge_connections_closed_total" if rise > 0 => {
+                    handshakes.ended.insert(labels.replace('}', ""), rise);
                 }
                 "okmon_edge_tls_certificate_errors_total" => handshakes.unusable_files += rise,
                 _ => {}
@@ -104,6 +110,10 @@ impl Findings {
                 "handshake failed, as seen by the edge",
                 self.handshakes.failed.values().sum(),
             ),
+            Goal::none(
+                "connection ended by the edge for a limit",
+                self.handshakes.ended.values().sum(),
+            ),
             Goal::new(
                 "Each certificate is shown, by its serial number, on both listeners",
                 of_each.join(" and "),
@@ -144,10 +154,11 @@ impl fmt::Display for Findings {
         let handshakes = &self.handshakes;
         writeln!(
             f,
-            "\nHandshakes that the edge counts: {} full, {} by a ticket; failed: {}.\n",
+            "\nHandshakes that the edge counts: {} full, {} by a ticket; failed: {}. Connections that it ended for a limit: {}.\n",
             handshakes.full,
             handshakes.resumed,
-            listed(&handshakes.failed)
+            listed(&handshakes.failed),
+            listed(&handshakes.ended)
         )?;
         writeln!(
             f,
