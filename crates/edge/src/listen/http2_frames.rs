@@ -2,6 +2,7 @@
 //! sender does. Looks at the nine bytes before each payload (RFC 9113 section 4.1) and never copies or keeps one; the protocol
 //! itself, and the limits that need it, are `h2`'s.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,6 +14,8 @@ const END_HEADERS: u8 = 0x4;
 /// What one request forgives: frames that good senders send along with it, such as the pings by which gRPC measures the path.
 const FORGIVEN_PER_REQUEST: u32 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
+/// So many streams that were answered whole are remembered: more than can be under way at a time by default.
+const ANSWERED_MAX: usize = 256;
 
 /// How much of what is no request is taken from one connection in a minute.
 #[derive(Debug, Clone, Copy)]
@@ -86,8 +89,11 @@ struct Frame {
     length: usize,
     kind: u8,
     flags: u8,
+    stream: u32,
 }
 
+const DATA: u8 = 0x0;
+const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 
 impl Walk {
@@ -136,11 +142,13 @@ impl Walk {
     }
 
     const fn frame(&self) -> Frame {
-        let [a, b, c, kind, flags, ..] = self.head;
+        let [a, b, c, kind, flags, stream @ ..] = self.head;
         Frame {
             length: (a as usize) << 16 | (b as usize) << 8 | c as usize,
             kind,
             flags,
+            // Its first bit means nothing.
+            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
         }
     }
 }
@@ -154,6 +162,8 @@ pub(crate) struct Frames {
     control: Budget,
     resets: Budget,
     provoked: Budget,
+    /// Streams that were answered whole and not reset after, the last ones.
+    answered: VecDeque<u32>,
     /// Since when a block of headers has been coming.
     headers_since: Option<Instant>,
     /// CONTINUATION frames without a byte in this block.
@@ -176,6 +186,7 @@ impl Frames {
             control: budget(),
             resets: budget(),
             provoked: budget(),
+            answered: VecDeque::new(),
             headers_since: None,
             empty_continuations: 0,
             preface_left: super::PREFACE.len(),
@@ -219,7 +230,11 @@ impl Frames {
             }
             0x3 => {
                 self.useless = self.useless.wrapping_add(1);
-                let within = self.resets.take(self.limits.resets);
+                let within = if self.was_answered(frame.stream) {
+                    self.control.take(self.limits.control_frames)
+                } else {
+                    self.resets.take(self.limits.resets)
+                };
                 return (!within).then_some(Abuse::Resets);
             }
             0x2 => Abuse::Priorities,
@@ -233,12 +248,25 @@ impl Frames {
         (!within).then_some(kind)
     }
 
+    /// Whether a stream that the sender resets was answered whole, the first time that it is asked. Such a reset takes nothing from us:
+    /// libcurl sends one after every answer whose head says that it has no body.
+    fn was_answered(&mut self, stream: u32) -> bool {
+        let at = self.answered.iter().rposition(|known| *known == stream);
+        at.and_then(|at| self.answered.remove(at)).is_some()
+    }
+
     /// Looks at what goes to the sender.
     pub(crate) fn sent(&mut self, bytes: &[u8]) -> Option<Abuse> {
         /// `NO_ERROR` and `CANCEL`: an answer that came before the body's end, and a request that we gave up.
         const OURS: [u32; 2] = [0x0, 0x8];
         let mut walk = std::mem::take(&mut self.sent);
-        let found = walk.over(bytes, |_, code| {
+        let found = walk.over(bytes, |frame, code| {
+            if matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+                if self.answered.len() == ANSWERED_MAX {
+                    self.answered.pop_front();
+                }
+                self.answered.push_back(frame.stream);
+            }
             let provoked = code.is_some_and(|code| !OURS.contains(&code));
             let within = !provoked || self.provoked.take(self.limits.provoked_resets);
             (!within).then_some(Abuse::ProvokedResets)
@@ -332,6 +360,33 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(frames.received(&request), None);
         }
+    }
+
+    #[test]
+    fn a_stream_that_was_answered_whole_may_be_reset_once() {
+        let mut frames = watched();
+        let of = |stream: u32, mut frame: Vec<u8>| {
+            frame[5..9].copy_from_slice(&stream.to_be_bytes());
+            frame
+        };
+        let reset = |stream| of(stream, frame(RST_STREAM, 0, &[0, 0, 0, 5]));
+        for stream in (1..4000).step_by(2) {
+            let begun = of(stream, frame(HEADERS, END_HEADERS | END_STREAM, &[0; 4]));
+            assert_eq!(frames.received(&begun), None);
+            let head = of(stream, frame(HEADERS, END_HEADERS, &[0; 4]));
+            assert_eq!(frames.sent(&head), None);
+            let end = of(stream, frame(DATA, END_STREAM, &[0; 9]));
+            assert_eq!(frames.sent(&end), None);
+            assert_eq!(frames.received(&reset(stream)), None);
+        }
+        assert!(!frames.resets_any());
+        // What has only begun to be answered was not.
+        let head = of(4001, frame(HEADERS, END_HEADERS, &[0; 4]));
+        assert_eq!(frames.sent(&head), None);
+        for stream in [4001, 1, 3, 5, 3999] {
+            assert_eq!(frames.received(&reset(stream)), None);
+        }
+        assert_eq!(frames.received(&reset(7)), Some(Abuse::Resets));
     }
 
     #[tokio::test(start_paused = true)]
