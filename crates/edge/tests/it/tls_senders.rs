@@ -112,6 +112,26 @@ async fn a_client_that_names_no_protocol_may_speak_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_settled_on_http2_may_speak_nothing_else() {
+    let authority = Authority::new("root");
+    let (world, address) = with_certificate(&authority).await;
+    let client = Client::new(&authority).offering(&["h2"]);
+    let mut stream = client.connect(address, HOST).await.unwrap();
+    let headers = [
+        ("content-type", "application/x-protobuf"),
+        ("x-api-key", world.keys.valid.reveal()),
+    ];
+    let head = head("/v1/traces", &headers, 0);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    // However it ends, no answer comes.
+    let reading = stream.read_to_end(&mut said);
+    let _ = tokio::time::timeout(DEADLINE, reading).await.unwrap();
+    assert!(!said.starts_with(b"HTTP/1"), "{}", said.escape_ascii());
+    assert!(world.upstream.take_seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_pass_in_both_directions() {
     let authority = Authority::new("root");
     let (world, address) = with_certificate(&authority).await;
