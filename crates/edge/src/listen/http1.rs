@@ -26,6 +26,7 @@ use crate::metrics::Closed;
 use crate::patience::Patience;
 use crate::refusal::Refusal;
 use crate::request;
+use crate::request::Blame;
 use crate::request::body::ClientBody;
 use crate::send_queue::SendQueue;
 use crate::worker::Worker;
@@ -228,6 +229,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
             plan.keep_alive && !peer.listener.ending.draining.is_cancelled() && can_drain(&stream);
         if let Some(limit) = overstays(&worker, &peer, &age, served).filter(|_| plan.keep_alive) {
             worker.metrics.connections.closed(limit);
+            plan.keep_alive = false;
+        }
+        // Each burst of guesses shall cost a connection; who has shown a valid key keeps it.
+        let guesses = response.extensions().get() == Some(&Blame::AuthFailures);
+        if guesses && plan.keep_alive && !peer.seat.is_known() {
+            worker.metrics.connections.closed(Closed::AuthFailures);
             plan.keep_alive = false;
         }
         let Ok(stays) = write_response(&worker, &stream, &mut out, response, plan).await else {

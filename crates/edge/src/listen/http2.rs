@@ -20,12 +20,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::gate::Seat;
+use super::http2_errors;
 use super::http2_frames::{Abuse, Frames};
 use super::io::ClientIo;
 use super::{Age, Peer};
 use crate::config::ConnectionSettings;
 use crate::metrics::Closed;
+use crate::refusal::Refusal;
 use crate::request;
+use crate::request::Blame;
 use crate::request::body::ClientBody;
 use crate::worker::Worker;
 
@@ -40,10 +43,55 @@ const GONE_AFTER: Duration = Duration::from_secs(5);
 struct State {
     frames: RefCell<Frames>,
     abuse: Cell<Option<Abuse>>,
+    /// Requests that came of the streams.
+    served: Cell<u32>,
+    /// Nothing that was read is left to be looked at, and nothing that is written waits.
+    read_all: Cell<bool>,
+    wrote_all: Cell<bool>,
+    /// Its sender guesses keys.
+    guesses: Cell<bool>,
     /// Streams that run.
     active: Cell<usize>,
     /// When the last one ended, or the connection began.
     idle_since: Cell<Instant>,
+}
+
+impl State {
+    fn new(settings: &ConnectionSettings) -> Self {
+        Self {
+            frames: RefCell::new(Frames::new(settings.frames)),
+            abuse: Cell::new(None),
+            served: Cell::new(0),
+            read_all: Cell::new(false),
+            wrote_all: Cell::new(true),
+            guesses: Cell::new(false),
+            active: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Notes what an answer says of the connection.
+    fn blame(&self, blame: Option<Blame>) {
+        match blame {
+            None => {}
+            Some(Blame::LargeHead) => self.large_head(),
+            Some(Blame::AuthFailures) => self.guesses.set(true),
+        }
+    }
+
+    fn large_head(&self) {
+        if let Some(abuse) = self.frames.borrow_mut().large_head() {
+            self.abuse.set(Some(abuse));
+        }
+    }
+
+    /// Heads above `h2`'s own limit, since the last look: it answers those 431 by itself, without an id of the request.
+    fn refused_unseen(&self) -> u32 {
+        if !self.read_all.get() || !self.wrote_all.get() {
+            return 0;
+        }
+        self.frames.borrow_mut().refused_unseen(self.served.get())
+    }
 }
 
 /// Counts a stream for as long as it runs.
@@ -85,12 +133,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     // Not the targets: a connection outlives a configuration.
     let settings = Arc::clone(&worker.current().settings);
     let settings = &settings.connections;
-    let state = Rc::new(State {
-        frames: RefCell::new(Frames::new(settings.frames)),
-        abuse: Cell::new(None),
-        active: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
-    });
+    let state = Rc::new(State::new(settings));
     let io = Watched {
         stream,
         ahead,
@@ -101,10 +144,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let worker = Rc::clone(&worker);
         let peer = peer.clone();
+        let state = Rc::clone(&state);
+        state.served.set(state.served.get().wrapping_add(1));
         async move {
             let (parts, body) = request.into_parts();
             let body = Ok(ClientBody::Http2(body));
             let response = request::serve(&worker, &peer, parts, body).await;
+            state.blame(response.extensions().get().copied());
             Ok::<_, Infallible>(response)
         }
     });
@@ -117,17 +163,29 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
             // First what has come, then whether it came in time.
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 // How a connection ends is its streams' business; they are accounted one by one.
-                if ended.is_err_and(|error| is_too_much(&error)) && state.abuse.get().is_none() {
+                if let (Err(error), None) = (ended, state.abuse.get()) {
                     // What we count by what is written, h2 counts when it decides to write it.
-                    let by_sender = state.frames.borrow().resets_any();
-                    let abuse = if by_sender {
-                        Abuse::Resets
-                    } else {
-                        Abuse::ProvokedResets
-                    };
-                    state.abuse.set(Some(abuse));
+                    let abuse = http2_errors::abuse(&error, &state.frames.borrow());
+                    state.abuse.set(abuse);
                 }
                 return Poll::Ready(());
+            }
+            if !end.asked {
+                for _ in 0..state.refused_unseen() {
+                    let limit = settings.head_max;
+                    worker.metrics.refusal(&Refusal::HeadTooLarge { limit });
+                    state.large_head();
+                }
+            }
+            if state.abuse.get().is_some() {
+                return Poll::Ready(());
+            }
+            // Each burst shall cost a connection. Who has shown a valid key, such as a gateway of many tenants, keeps it.
+            if state.guesses.get() && !end.asked && !peer.seat.is_known() {
+                end.guesser();
+                worker.metrics.connections.closed(Closed::AuthFailures);
+                connection.as_mut().graceful_shutdown();
+                continue;
             }
             if !end.draining && draining.as_mut().poll(cx).is_ready() {
                 end.drain();
@@ -170,18 +228,6 @@ fn builder(settings: &ConnectionSettings, state: &Rc<State>) -> http2::Builder<L
     builder
 }
 
-/// Whether `h2` ended a connection because of resets.
-fn is_too_much(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return !error.is_remote() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// When a connection is asked to end, and when it has to.
 struct End {
     age: Age,
@@ -217,6 +263,12 @@ impl End {
         self.asked = true;
         self.draining = true;
         self.timer.as_mut().reset(Instant::now() + GONE_AFTER);
+    }
+
+    /// Notes that it was asked to end because its sender guesses keys.
+    fn guesser(&mut self) {
+        self.asked = true;
+        self.cut_off_at = Some(Instant::now() + GONE_AFTER);
     }
 
     /// Ready when the connection is to end, and why if that is for a limit.
@@ -364,16 +416,19 @@ impl AsyncRead for Watched {
     ) -> Poll<io::Result<()>> {
         if self.is_over_turn() {
             cx.waker().wake_by_ref();
+            self.state.read_all.set(true);
             return Poll::Pending;
         }
         let before = buf.filled().len();
         if self.ahead.is_empty() {
             let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            self.state.read_all.set(read.is_pending());
             if read.is_pending() {
                 self.begin_turn();
             }
             ready!(read)?;
         } else {
+            self.state.read_all.set(false);
             let n = self.ahead.len().min(buf.remaining());
             buf.put_slice(self.ahead.get(..n).unwrap_or_default());
             self.ahead.advance(n);
@@ -394,7 +449,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.state.wrote_all.set(written.is_ready());
+        let written = ready!(written)?;
         let sent = buf.get(..written).unwrap_or_default();
         let abuse = self.state.frames.borrow_mut().sent(sent);
         Poll::Ready(self.judge(abuse).map(|()| written))
@@ -405,7 +462,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.state.wrote_all.set(written.is_ready());
+        let written = ready!(written)?;
         let mut left = written;
         let mut abuse = None;
         for buf in bufs {

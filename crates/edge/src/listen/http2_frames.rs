@@ -7,15 +7,22 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A frame's head: length, type, flags, stream.
-const HEAD_BYTES: usize = 9;
+use super::http2_walk::{DATA, Frame, GO_AWAY, HEADERS, RST_STREAM, Walk};
+
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+/// DATA with less content costs nearly as much to take as DATA without any, and no good sender cuts its bodies so small.
+const CONTENT_BYTES_MIN: usize = 16;
+/// DATA of so many bytes forgives a frame: a long body is sent with others in between, and ends some windows with a few bytes.
+const CONTENT_BYTES_FORGIVING: usize = 1024;
 /// What one request forgives: frames that good senders send along with it, such as the pings by which gRPC measures the path.
 const FORGIVEN_PER_REQUEST: u32 = 10;
 const WINDOW: Duration = Duration::from_mins(1);
 /// So many streams that were answered whole are remembered: more than can be under way at a time by default.
 const ANSWERED_MAX: usize = 256;
+/// Heads above the limits that are taken from one connection in a minute. Each costs as much as many requests, and a sender that
+/// has one learns nothing from more; HTTP/1.1 ends with the first.
+const LARGE_HEADS_MAX: u32 = 10;
 
 /// How much of what is no request is taken from one connection in a minute.
 #[derive(Debug, Clone, Copy)]
@@ -39,9 +46,14 @@ pub(crate) enum Abuse {
     Settings,
     Priorities,
     WindowUpdates,
+    /// Without content, or with hardly any.
     EmptyData,
     Continuations,
     UnknownFrames,
+    /// Heads above the limits, again and again.
+    LargeHeads,
+    /// What is no HTTP/2: `h2` ended the connection.
+    ProtocolErrors,
 }
 
 /// Counts up to a limit each minute; reads the clock only when the limit is reached.
@@ -72,87 +84,6 @@ impl Budget {
     }
 }
 
-/// Where one direction is: in a frame's head or in its payload.
-#[derive(Debug, Default)]
-struct Walk {
-    head: [u8; HEAD_BYTES],
-    head_filled: usize,
-    payload_left: usize,
-    /// The first bytes of the payload of a reset: why.
-    code: u32,
-    code_left: usize,
-}
-
-/// A frame's head as far as it matters here.
-#[derive(Clone, Copy)]
-struct Frame {
-    length: usize,
-    kind: u8,
-    flags: u8,
-    stream: u32,
-}
-
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
-
-impl Walk {
-    /// Walks over `bytes`, calling `seen` at each frame's head, and with the error code at the end of a reset.
-    fn over(
-        &mut self,
-        mut bytes: &[u8],
-        mut seen: impl FnMut(Frame, Option<u32>) -> Option<Abuse>,
-    ) -> Option<Abuse> {
-        let mut found = None;
-        while !bytes.is_empty() {
-            if self.payload_left > 0 {
-                let take = self.payload_left.min(bytes.len());
-                let (payload, rest) = bytes.split_at(take);
-                bytes = rest;
-                self.payload_left -= take;
-                if self.code_left > 0 {
-                    for byte in payload.iter().take(self.code_left) {
-                        self.code = (self.code << 8) | u32::from(*byte);
-                    }
-                    self.code_left -= self.code_left.min(take);
-                    if self.code_left == 0 {
-                        found = found.or(seen(self.frame(), Some(self.code)));
-                    }
-                }
-                continue;
-            }
-            let take = (HEAD_BYTES - self.head_filled).min(bytes.len());
-            let (part, rest) = bytes.split_at(take);
-            bytes = rest;
-            if let Some(place) = self.head.get_mut(self.head_filled..self.head_filled + take) {
-                place.copy_from_slice(part);
-            }
-            self.head_filled += take;
-            if self.head_filled == HEAD_BYTES {
-                self.head_filled = 0;
-                let frame = self.frame();
-                self.payload_left = frame.length;
-                if frame.kind == RST_STREAM && frame.length == 4 {
-                    (self.code, self.code_left) = (0, 4);
-                }
-                found = found.or(seen(frame, None));
-            }
-        }
-        found
-    }
-
-    const fn frame(&self) -> Frame {
-        let [a, b, c, kind, flags, stream @ ..] = self.head;
-        Frame {
-            length: (a as usize) << 16 | (b as usize) << 8 | c as usize,
-            kind,
-            flags,
-            // Its first bit means nothing.
-            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
-        }
-    }
-}
-
 /// What was seen of one connection.
 #[derive(Debug)]
 pub(crate) struct Frames {
@@ -164,6 +95,16 @@ pub(crate) struct Frames {
     provoked: Budget,
     /// Streams that were answered whole and not reset after, the last ones.
     answered: VecDeque<u32>,
+    large_heads: Budget,
+    /// The last stream that the sender began, and how many.
+    last_stream: u32,
+    begun: u32,
+    /// Streams that we had to reset, ever.
+    provoked_ever: u32,
+    /// Heads that `h2` refused by itself, as far as they were counted.
+    unserved: u32,
+    /// How many bytes of explanation our GOAWAY had.
+    said_bytes: usize,
     /// Since when a block of headers has been coming.
     headers_since: Option<Instant>,
     /// CONTINUATION frames without a byte in this block.
@@ -187,6 +128,12 @@ impl Frames {
             resets: budget(),
             provoked: budget(),
             answered: VecDeque::new(),
+            large_heads: budget(),
+            last_stream: 0,
+            begun: 0,
+            provoked_ever: 0,
+            unserved: 0,
+            said_bytes: 0,
             headers_since: None,
             empty_continuations: 0,
             preface_left: super::PREFACE.len(),
@@ -201,8 +148,14 @@ impl Frames {
         let bytes = bytes.get(skip..)?;
         let mut walk = std::mem::take(&mut self.received);
         let found = walk.over(bytes, |frame, code| match code {
+            Some(padding) if frame.kind == DATA => {
+                let content = frame.length - 1;
+                self.takes_data(frame, content.saturating_sub(padding as usize))
+            }
             // Why the sender reset it does not matter; that it did was counted at the head.
             Some(_) => None,
+            None if frame.is_padded_data() => None,
+            None if frame.kind == DATA => self.takes_data(frame, frame.length),
             None => self.takes(frame),
         });
         self.received = walk;
@@ -211,9 +164,11 @@ impl Frames {
 
     fn takes(&mut self, frame: Frame) -> Option<Abuse> {
         let kind = match frame.kind {
-            0x0 if frame.length > 0 || frame.flags & END_STREAM != 0 => return None,
-            0x0 => Abuse::EmptyData,
             0x1 => {
+                if frame.stream > self.last_stream {
+                    self.last_stream = frame.stream;
+                    self.begun = self.begun.wrapping_add(1);
+                }
                 self.control.forgive(FORGIVEN_PER_REQUEST);
                 self.empty_continuations = 0;
                 self.headers_since = (frame.flags & END_HEADERS == 0).then(Instant::now);
@@ -243,6 +198,21 @@ impl Frames {
             0x8 => Abuse::WindowUpdates,
             _ => Abuse::UnknownFrames,
         };
+        self.takes_useless(kind)
+    }
+
+    /// Looks at DATA of which `content` bytes are no padding.
+    fn takes_data(&mut self, frame: Frame, content: usize) -> Option<Abuse> {
+        if content >= CONTENT_BYTES_FORGIVING {
+            self.control.forgive(1);
+        }
+        if content >= CONTENT_BYTES_MIN || frame.flags & END_STREAM != 0 {
+            return None;
+        }
+        self.takes_useless(Abuse::EmptyData)
+    }
+
+    fn takes_useless(&mut self, kind: Abuse) -> Option<Abuse> {
         self.useless = self.useless.wrapping_add(1);
         let within = self.control.take(self.limits.control_frames);
         (!within).then_some(kind)
@@ -267,7 +237,14 @@ impl Frames {
                 }
                 self.answered.push_back(frame.stream);
             }
-            let provoked = code.is_some_and(|code| !OURS.contains(&code));
+            if frame.kind == GO_AWAY {
+                self.said_bytes = frame.length.saturating_sub(8);
+            }
+            let reset = code.filter(|_| frame.kind == RST_STREAM);
+            let provoked = reset.is_some_and(|code| !OURS.contains(&code));
+            if provoked {
+                self.provoked_ever = self.provoked_ever.wrapping_add(1);
+            }
             let within = !provoked || self.provoked.take(self.limits.provoked_resets);
             (!within).then_some(Abuse::ProvokedResets)
         });
@@ -275,9 +252,31 @@ impl Frames {
         found
     }
 
+    /// Counts a head above the limits.
+    pub(crate) fn large_head(&mut self) -> Option<Abuse> {
+        (!self.large_heads.take(LARGE_HEADS_MAX)).then_some(Abuse::LargeHeads)
+    }
+
+    /// How many heads more `h2` has refused by itself, of which we see neither a request nor a reset: those above its own limit for
+    /// them. `served` is how many requests it gave us; to be asked when it has nothing left to read or to write.
+    pub(crate) fn refused_unseen(&mut self, served: u32) -> u32 {
+        let incomplete = self.headers_since.is_some() || self.received.is_within_payload();
+        let seen = self.provoked_ever.wrapping_add(served);
+        let unserved = self.begun.wrapping_sub(seen).cast_signed() - i32::from(incomplete);
+        let unserved = u32::try_from(unserved).unwrap_or(0);
+        let more = unserved.saturating_sub(self.unserved);
+        self.unserved += more;
+        more
+    }
+
     /// Since when a block of headers has been coming that is not complete.
     pub(crate) const fn headers_since(&self) -> Option<Instant> {
         self.headers_since
+    }
+
+    /// How many bytes of explanation our last GOAWAY had.
+    pub(crate) const fn said_bytes(&self) -> usize {
+        self.said_bytes
     }
 
     /// Whether the sender reset a stream lately.
@@ -296,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::listen::http2_walk::PADDED;
 
     const LIMITS: FrameLimits = FrameLimits {
         control_frames: 20,
@@ -336,6 +336,9 @@ mod tests {
             (frame(0x2, 0, &[0; 5]), 20, Abuse::Priorities),
             (frame(0x8, 0, &[0; 4]), 20, Abuse::WindowUpdates),
             (frame(0x0, 0, &[]), 20, Abuse::EmptyData),
+            (frame(0x0, 0, b"x"), 20, Abuse::EmptyData),
+            (frame(0x0, PADDED, &[0]), 20, Abuse::EmptyData),
+            (frame(0x0, PADDED, &[99; 100]), 20, Abuse::EmptyData),
             (frame(0x9, 0, &[]), 20, Abuse::Continuations),
             (frame(0x77, 0, b"x"), 20, Abuse::UnknownFrames),
             (frame(0x3, 0, &[0; 4]), 5, Abuse::Resets),
@@ -348,7 +351,10 @@ mod tests {
     fn what_good_senders_do_is_endured_for_ever() {
         let request = [
             frame(0x1, END_HEADERS, &[0; 40]),
+            // The prefix of a gRPC message may come by itself.
+            frame(0x0, 0, &[0; 5]),
             frame(0x0, 0, &[7; 9000]),
+            frame(0x0, PADDED, &[2; 100]),
             frame(0x0, END_STREAM, &[]),
             frame(0x6, 0, &[0; 8]),
             frame(0x6, 1, &[0; 8]),
@@ -387,6 +393,46 @@ mod tests {
             assert_eq!(frames.received(&reset(stream)), None);
         }
         assert_eq!(frames.received(&reset(7)), Some(Abuse::Resets));
+    }
+
+    #[test]
+    fn a_body_without_end_may_have_frames_of_a_few_bytes_and_others_in_between() {
+        let piece = [
+            frame(0x0, 0, &[7; 16_384]),
+            frame(0x0, 0, &[7; 1024]),
+            frame(0x0, 0, &[7; 3]),
+            frame(0x6, 0, &[0; 8]),
+        ]
+        .concat();
+        let mut frames = watched();
+        for _ in 0..10_000 {
+            assert_eq!(frames.received(&piece), None);
+        }
+    }
+
+    #[test]
+    fn heads_that_neither_became_a_request_nor_were_reset_are_found_once() {
+        let mut frames = watched();
+        for stream in [1_u8, 3, 5, 7] {
+            let mut head = frame(0x1, END_HEADERS, &[0; 4]);
+            head[8] = stream;
+            frames.received(&head);
+            // Trailers begin no stream.
+            frames.received(&head);
+        }
+        frames.sent(&frame(0x3, 0, &1_u32.to_be_bytes()));
+        assert_eq!(frames.refused_unseen(1), 2);
+        assert_eq!(frames.refused_unseen(1), 0);
+        let mut head = frame(0x1, END_HEADERS, &[0; 4]);
+        head[8] = 9;
+        frames.received(&head[..12]);
+        assert_eq!(frames.refused_unseen(1), 0, "it is still coming");
+        frames.received(&head[12..]);
+        assert_eq!(frames.refused_unseen(2), 0);
+        for _ in 0..LARGE_HEADS_MAX {
+            assert_eq!(frames.large_head(), None);
+        }
+        assert_eq!(frames.large_head(), Some(Abuse::LargeHeads));
     }
 
     #[tokio::test(start_paused = true)]

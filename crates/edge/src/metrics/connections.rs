@@ -23,12 +23,14 @@ pub(crate) enum Closed {
     Age,
     /// `connections.requests_max` was reached.
     RequestsMax,
+    /// Its sender guessed keys until its address's budget of failures was used up.
+    AuthFailures,
     /// It did what no good sender does.
     Abuse(Abuse),
 }
 
 impl Closed {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::OpenMax,
         Self::AddressMax,
         Self::StrangersMax,
@@ -37,6 +39,7 @@ impl Closed {
         Self::Stranger,
         Self::Age,
         Self::RequestsMax,
+        Self::AuthFailures,
         Self::Abuse(Abuse::Resets),
         Self::Abuse(Abuse::ProvokedResets),
         Self::Abuse(Abuse::Pings),
@@ -46,6 +49,8 @@ impl Closed {
         Self::Abuse(Abuse::EmptyData),
         Self::Abuse(Abuse::Continuations),
         Self::Abuse(Abuse::UnknownFrames),
+        Self::Abuse(Abuse::LargeHeads),
+        Self::Abuse(Abuse::ProtocolErrors),
     ];
 
     const fn label(self) -> &'static str {
@@ -58,6 +63,7 @@ impl Closed {
             Self::Stranger => "stranger_timeout",
             Self::Age => "age_max",
             Self::RequestsMax => "requests_max",
+            Self::AuthFailures => "auth_failures",
             Self::Abuse(Abuse::Resets) => "resets",
             Self::Abuse(Abuse::ProvokedResets) => "provoked_resets",
             Self::Abuse(Abuse::Pings) => "pings",
@@ -67,6 +73,8 @@ impl Closed {
             Self::Abuse(Abuse::EmptyData) => "empty_data",
             Self::Abuse(Abuse::Continuations) => "continuations",
             Self::Abuse(Abuse::UnknownFrames) => "unknown_frames",
+            Self::Abuse(Abuse::LargeHeads) => "large_heads",
+            Self::Abuse(Abuse::ProtocolErrors) => "protocol_errors",
         }
     }
 }

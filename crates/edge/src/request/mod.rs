@@ -27,6 +27,25 @@ use crate::protocol::Dialect;
 use crate::refusal::Refusal;
 use crate::worker::Worker;
 
+/// What an answer says of the connection on which its request came; one of its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The head was above the limits.
+    LargeHead,
+    /// The key was not looked up: too many that failed came from that address.
+    AuthFailures,
+}
+
+impl Blame {
+    const fn of(refusal: &Refusal) -> Option<Self> {
+        match refusal {
+            Refusal::HeadTooLarge { .. } | Refusal::TooManyHeaders { .. } => Some(Self::LargeHead),
+            Refusal::AuthFailures { .. } => Some(Self::AuthFailures),
+            _ => None,
+        }
+    }
+}
+
 /// Answers one request. `body` is the refusal instead when the head was well formed but its framing was not.
 ///
 /// The future may be dropped at any point: the upstream's stream is then reset and the request booked as abandoned.
@@ -58,7 +77,16 @@ pub(crate) async fn serve(
         forward::forward(worker, settings, admitted, parts, body, entry.tally()).await
     }
     .await;
-    entry.close(answer)
+    // A trusted proxy's connection brings many senders.
+    let blame = match &answer {
+        Err(refusal) if behind_proxy.is_none() => Blame::of(refusal),
+        _ => None,
+    };
+    let mut response = entry.close(answer);
+    if let Some(blame) = blame {
+        response.extensions_mut().insert(blame);
+    }
+    response
 }
 
 /// Checks the head's size where its reader has not: HTTP/2's headers are counted as RFC 9113 section 6.5.2 does.

@@ -6,10 +6,11 @@ use model::{ApiKey, ScopeSet, TenantId};
 use store::{Actor, NewKey};
 use time::OffsetDateTime;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::{
-    Answer, Setup, TENANT, World, connect, eventually, head, post, post2, read_answer,
+    Answer, Setup, TENANT, World, collect2, connect, eventually, head, http2, post, post2,
+    read_answer, request2,
 };
 use crate::routes::{Expected, Form, GRPC, PROTOBUF, Retry, check, routes};
 use crate::upstream::{Reply, Script};
@@ -124,6 +125,74 @@ async fn too_many_wrong_keys_are_not_looked_up_and_everybody_else_goes_on() {
         wanted.then_some(()).ok_or(format!("{addresses} {keys}"))
     })
     .await;
+}
+
+/// Waits until so many connections were ended because keys were guessed on them.
+async fn guessers_ended(world: &World, times: f64) {
+    eventually("the counter", async || {
+        let label = "reason=\"auth_failures\"";
+        let name = "okmon_edge_connections_closed_total";
+        let ended = world.metric(name, label).await;
+        ((ended - times).abs() < 0.5)
+            .then_some(())
+            .ok_or(ended.to_string())
+    })
+    .await;
+}
+
+/// Sends a request on an open connection: its status, and whether the connection stays.
+async fn ask(connection: &mut TcpStream, key: &ApiKey) -> (u16, bool) {
+    let headers = [PROTOBUF[0], ("x-api-key", key.reveal())];
+    let head = head("/v1/traces", &headers, 0);
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_answer(connection).await.expect("an answer");
+    (answer.status, answer.header("connection") != Some("close"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_on_needs_a_new_connection_each_time() {
+    let world = world(FAILURES).await;
+    exhaust(&world).await;
+    let mut connection = connect(world.api).await;
+    assert_eq!(ask(&mut connection, &unknown()).await, (429, false));
+    guessers_ended(&world, 1.0).await;
+
+    let stream = connect(world.api).await;
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let wrong = unknown();
+    let headers = [PROTOBUF[0], ("x-api-key", wrong.reveal())];
+    let request = request2("/v1/traces", &headers);
+    let (response, _) = send.send_request(request, true).unwrap();
+    assert_eq!(collect2(response).await.unwrap().status, 429);
+    ended.await.unwrap().expect("GOAWAY without an error");
+    guessers_ended(&world, 2.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_shown_a_valid_key_keeps_the_connection() {
+    let world = world(FAILURES).await;
+    assert_eq!(status(&world, &world.keys.valid).await, 200);
+    exhaust(&world).await;
+    let mut connection = connect(world.api).await;
+    assert_eq!(ask(&mut connection, &world.keys.valid).await, (200, true));
+    assert_eq!(ask(&mut connection, &unknown()).await, (429, true));
+    assert_eq!(ask(&mut connection, &world.keys.valid).await, (200, true));
+
+    let mut send = http2(world.api).await;
+    let wrong = unknown();
+    for (key, expected) in [
+        (&world.keys.valid, 200),
+        (&wrong, 429),
+        (&world.keys.valid, 200),
+    ] {
+        let headers = [PROTOBUF[0], ("x-api-key", key.reveal())];
+        send = send.ready().await.unwrap();
+        let request = request2("/v1/traces", &headers);
+        let (response, _) = send.send_request(request, true).unwrap();
+        assert_eq!(collect2(response).await.unwrap().status, expected);
+    }
+    guessers_ended(&world, 0.0).await;
 }
 
 async fn exhaust_after_one(world: &World) {
@@ -258,19 +327,6 @@ async fn a_key_that_worked_meanwhile_begins_anew() {
     })
     .await;
     assert!(told.parse::<u64>().unwrap() <= 6, "{told}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_connection_goes_on_after_a_refusal_for_too_many_failures() {
-    let world = world(FAILURES).await;
-    exhaust(&world).await;
-    let mut stream = connect(world.api).await;
-    for (key, expected) in [(&unknown(), 429), (&world.keys.valid, 200)] {
-        let headers = [PROTOBUF[0], ("x-api-key", key.reveal())];
-        let head = head("/v1/traces", &headers, 0);
-        stream.write_all(head.as_bytes()).await.unwrap();
-        assert_eq!(read_answer(&mut stream).await.unwrap().status, expected);
-    }
 }
 
 /// Gives the first tenant `key`.

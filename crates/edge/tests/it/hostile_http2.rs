@@ -11,6 +11,7 @@ use crate::hostile::{closed, good, start};
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const END_STREAM: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
 /// `:method POST`, `:scheme http`, `:path /`: indexed fields of HPACK's static table (RFC 7541 appendix A).
 const REQUEST: &[u8] = &[0x83, 0x86, 0x84];
 
@@ -24,6 +25,21 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes.extend(stream.to_be_bytes());
     bytes.extend(payload);
     bytes
+}
+
+/// A request whose head has a field with a value of so many bytes, `index` saying how HPACK shall keep it.
+fn large_head(index: u8, size: usize) -> Vec<u8> {
+    let mut block = REQUEST.to_vec();
+    block.extend([index, 1, b'a', 0x7f]);
+    // An integer that goes on after a prefix of seven bits (RFC 7541 section 5.1).
+    let mut rest = size - 0x7f;
+    while rest >= 0x80 {
+        block.push(u8::try_from(rest % 0x80).unwrap() | 0x80);
+        rest /= 0x80;
+    }
+    block.push(u8::try_from(rest).unwrap());
+    block.extend(vec![b'x'; size]);
+    block
 }
 
 /// A connection whose settings are exchanged.
@@ -85,6 +101,69 @@ async fn floods_of_frames_end_their_connection_and_no_other() {
         .send_request(request2("/v1/traces", &headers), true)
         .unwrap();
     assert_eq!(collect2(response).await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_cut_into_crumbs_are_floods_too() {
+    let world = start("control_frames_max = 50").await;
+    let crumbs: [Flood; 2] = [
+        |_| frame(0, 0, 1, b"x"),
+        |_| frame(0, PADDED, 1, &[99; 100]),
+    ];
+    for (times, crumb) in (1..).zip(crumbs) {
+        let mut stream = open(&world).await;
+        let begun = frame(1, END_HEADERS, 1, REQUEST);
+        stream.write_all(&begun).await.unwrap();
+        until_ended(stream, crumb).await;
+        closed(&world, "empty_data", f64::from(times)).await;
+    }
+    good(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_too_large_again_and_again_end_their_connection() {
+    let world = start("head_max = '4KiB'").await;
+    // Over our limit, and over that of h2, which is twice as high.
+    for (times, size) in [(1.0, 5_000), (2.0, 12_000)] {
+        let block = large_head(0, size);
+        until_ended(open(&world).await, |n| {
+            frame(1, END_HEADERS | END_STREAM, 2 * n + 1, &block)
+        })
+        .await;
+        closed(&world, "large_heads", times).await;
+        let refused = world
+            .metric("okmon_edge_refusals_total", "\"too_large\"")
+            .await;
+        assert!(refused >= times * 10.0, "{refused} after {size}");
+    }
+    good(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_h2_ends_a_connection_for_is_counted() {
+    let world = start("").await;
+    let floods: [(&str, Flood); 4] = [
+        ("continuations", |n| match n {
+            0 => frame(1, 0, 1, REQUEST),
+            _ => frame(9, 0, 1, &[0, 1, b'a', 1, b'b']),
+        }),
+        // A field that is kept once and meant a hundred times.
+        ("large_heads", |_| {
+            let mut block = large_head(0x40, 4_000);
+            block.extend([0xbe; 100]);
+            frame(1, END_HEADERS | END_STREAM, 1, &block)
+        }),
+        ("protocol_errors", |_| frame(0, 0, 0, b"of no stream")),
+        // An index that HPACK's tables do not have.
+        ("protocol_errors", |_| {
+            frame(1, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0x7f])
+        }),
+    ];
+    for (at, (reason, flood)) in floods.into_iter().enumerate() {
+        until_ended(open(&world).await, flood).await;
+        closed(&world, reason, if at == 3 { 2.0 } else { 1.0 }).await;
+    }
+    good(&world).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -216,6 +216,8 @@ async fn two_listeners_cannot_have_one_address() {
 async fn budgets_of_failures_change_without_a_restart() {
     let mut world = start().await;
     let mut open = connect(world.api).await;
+    // Who has shown a valid key is not sent away for wrong ones.
+    assert_eq!(ask(&world, &mut open, "", b"x").await, 200);
     for burst in ["burst = 1", "burst = 1000000"] {
         let change = |text: String| text.replace("burst = 1000000", burst) + "\n";
         world.reload(change).await.unwrap();
