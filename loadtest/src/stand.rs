@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use testkit::certificates::Authority;
 use testkit::peers::free_port;
 use tokio::time::Instant;
 
@@ -110,17 +111,34 @@ impl Stand {
 
     /// Starts an edge by `command`, its arguments still to come, and waits until it is ready.
     pub(crate) fn edge(&self, name: &str, command: Command) -> anyhow::Result<Edge> {
-        self.start(name, command).with_context(|| name.to_owned())
+        self.start(name, "", command)
+            .with_context(|| name.to_owned())
     }
 
-    fn start(&self, name: &str, command: Command) -> anyhow::Result<Edge> {
+    /// The same, over TLS.
+    pub(crate) fn edge_over_tls(&self, name: &str, command: Command) -> anyhow::Result<Edge> {
+        let authority = Authority::new("servers");
+        let pair = authority
+            .issue(&["localhost"])
+            .write(self.directory(), name);
+        let section = format!(
+            "[listeners.all.tls]\ncertificates = [{{ cert_file = \"{}\", key_file = \"{}\" }}]\n",
+            pair.certificate.display(),
+            pair.key.display()
+        );
+        self.start(name, &section, command)
+            .with_context(|| name.to_owned())
+    }
+
+    fn start(&self, name: &str, section: &str, command: Command) -> anyhow::Result<Edge> {
         let (address, ops) = (loopback(), loopback());
         let directory = self.directory.path();
         let config = include_str!("stand.toml")
             .replace("{{port}}", &address.port().to_string())
             .replace("{{ops}}", &ops.port().to_string())
             .replace("{{database}}", &self.database().display().to_string())
-            .replace("{{upstream}}", &self.upstream.address.to_string());
+            .replace("{{upstream}}", &self.upstream.address.to_string())
+            + section;
         let file = directory.join(format!("{name}.toml"));
         std::fs::write(&file, config).with_context(|| file.display().to_string())?;
         Edge::begin(command, &file, address, ops)

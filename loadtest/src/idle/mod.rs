@@ -55,7 +55,12 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
 /// Each kind has an edge of its own: what an allocator has kept from before would serve the next kind for nothing.
 fn row(args: &Args, stand: &Stand, kind: &'static Attack) -> anyhow::Result<Row> {
     let place = &args.place;
-    let edge = stand.edge(kind.name, pinned(place.edge_core, &place.okmon))?;
+    let command = pinned(place.edge_core, &place.okmon);
+    let edge = if kind.is_over_tls {
+        stand.edge_over_tls(kind.name, command)?
+    } else {
+        stand.edge(kind.name, command)?
+    };
     let id = edge.group.id();
     // The first connections make what all share.
     drop(Crowd::gather(args, stand, &edge, kind, FEW)?);
@@ -94,6 +99,7 @@ impl Crowd {
         kind: &Attack,
         count: u16,
     ) -> anyhow::Result<Self> {
+        let before = accepted(edge)?;
         let command = pinned(args.place.load_core, std::env::current_exe()?);
         let mut command = with_many_files(&command)?;
         command
@@ -108,6 +114,7 @@ impl Crowd {
                 .context("prlimit (Debian package util-linux)")?,
         );
         await_connections(edge, count)?;
+        await_accepted(edge, before + f64::from(count))?;
         Ok(crowd)
     }
 }
@@ -137,6 +144,31 @@ fn await_connections(edge: &Edge, count: u16) -> anyhow::Result<()> {
         ensure!(
             Instant::now() < deadline,
             "{open} connections in place of {count} after {LOST_AFTER:?}"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Requests that were accepted so far.
+fn accepted(edge: &Edge) -> anyhow::Result<f64> {
+    let counters = edge.counters()?;
+    let accepted = counters.iter().filter(|(name, _)| {
+        name.starts_with("okmon_edge_requests_total") && name.contains("outcome=\"accepted\"")
+    });
+    Ok(accepted.map(|(_, value)| value).sum())
+}
+
+/// Waits until so many requests were: a connection is open before its handshake is over.
+fn await_accepted(edge: &Edge, expected: f64) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LOST_AFTER;
+    loop {
+        let found = accepted(edge)?;
+        if found >= expected {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{found} requests accepted in place of {expected} after {LOST_AFTER:?}"
         );
         std::thread::sleep(Duration::from_millis(100));
     }

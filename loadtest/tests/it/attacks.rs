@@ -35,7 +35,9 @@ fn idle_connections_are_opened_counted_and_weighed() {
     let output = loadtest(&[&arguments[..], &few].concat());
     let found: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    for row in found["rows"].as_array().unwrap() {
+    let rows = found["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 4, "{found:#}");
+    for row in rows {
         // Not even the task of a connection fits into less.
         assert!(row["bytes_each"].as_u64() > Some(1000), "{found:#}");
     }

@@ -10,13 +10,17 @@ use super::wire::Wire;
 const FOREVER: Duration = Duration::from_hours(1);
 
 pub(super) async fn http1(mut wire: Wire) -> io::Result<()> {
-    let request = format!(
-        "POST /v1/traces HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {}\r\n\
-         content-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
-        wire.attacker.key
-    );
+    let request = request(&wire.attacker.key);
     wire.exchange(request.as_bytes()).await?;
     wire.hold(FOREVER).await
+}
+
+/// An export without anything in it.
+pub(super) fn request(key: &str) -> String {
+    format!(
+        "POST /v1/traces HTTP/1.1\r\nhost: edge\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n"
+    )
 }
 
 pub(super) async fn http2(wire: Wire) -> io::Result<()> {

@@ -8,6 +8,7 @@ mod frames;
 mod guesses;
 mod headers;
 mod http1;
+mod over_tls;
 mod posts;
 mod resets;
 mod session;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     /// What to do; `loadtest attack --help` does not list them, `loadtest attacks --list` does.
     #[arg(value_parser = named)]
     attack: &'static Attack,
-    /// Whom to attack: a loopback address, plain text.
+    /// Whom to attack: a loopback address; plain text, but for the attacks over TLS.
     #[arg(long, value_name = "IP:PORT")]
     target: SocketAddr,
     /// The key of the attacker's own tenant, for the attacks of somebody who has one.

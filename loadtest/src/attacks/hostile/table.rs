@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::wire::Wire;
-use super::{Connection, bombs, crowds, floods, guesses, headers, http1, posts, resets, slow};
+use super::{
+    Connection, bombs, crowds, floods, guesses, headers, http1, over_tls, posts, resets, slow,
+};
 
 /// An attack: what each of its connections does, and how many there are.
 pub(crate) struct Attack {
@@ -21,6 +23,8 @@ pub(crate) struct Attack {
     pub(super) per_second: Option<u32>,
     /// Whether the edge has nothing to object to: what it forwards is for others to open.
     pub(crate) is_forwarded: bool,
+    /// Whether it wants a listener with TLS.
+    pub(crate) is_over_tls: bool,
     pub(super) connection: fn(Wire) -> Connection,
 }
 
@@ -45,6 +49,7 @@ impl Attack {
             pause: Duration::ZERO,
             per_second: None,
             is_forwarded: false,
+            is_over_tls: false,
             connection,
         }
     }
@@ -71,6 +76,13 @@ impl Attack {
     const fn forwarded(self) -> Self {
         Self {
             is_forwarded: true,
+            ..self
+        }
+    }
+
+    const fn over_tls(self) -> Self {
+        Self {
+            is_over_tls: true,
             ..self
         }
     }
@@ -152,6 +164,8 @@ pub(crate) static ATTACKS: &[Attack] = &[
 pub(crate) static CROWDS: &[Attack] = &[
     Attack::crowd("crowd-http1", "HTTP/1.1 after an accepted request", 10_000, connection!(crowds::http1)),
     Attack::crowd("crowd-http2", "HTTP/2 after an accepted request", 10_000, connection!(crowds::http2)),
+    Attack::crowd("crowd-http1-tls", "HTTP/1.1 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http1)).over_tls(),
+    Attack::crowd("crowd-http2-tls", "HTTP/2 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http2)).over_tls(),
 ];
 
 #[cfg(test)]
