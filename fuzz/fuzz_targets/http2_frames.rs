@@ -2,8 +2,8 @@
 //! taken; the rest stands in for the preface and the frames.
 //!
 //! - The verdict is the same however the bytes are cut.
-//! - It is that of a naive count: resets beyond the limit, or frames that carry neither a request nor a body beyond the limit and ten
-//!   for each request.
+//! - It is that of a naive count: resets beyond the limit, or frames that carry neither a request nor 16 bytes of a body beyond the limit,
+//!   ten for each request and one for each KiB or more of a body that comes at once.
 #![no_main]
 
 use edge::fuzzing::http2_abuse;
@@ -31,7 +31,23 @@ fn naive(bytes: &[u8], limit: u32) -> Option<&'static str> {
         let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
         rest = payload.get(length..).unwrap_or_default();
         let name = match kind {
-            0 if length > 0 || flags & 1 == 1 => continue,
+            0 => {
+                let content = match payload.first() {
+                    Some(padding) if flags & 8 != 0 && length > 0 => {
+                        (length - 1).saturating_sub(usize::from(*padding))
+                    }
+                    // How much of it is padding is still to come.
+                    None if flags & 8 != 0 && length > 0 => return None,
+                    _ => length,
+                };
+                if content >= 1024 {
+                    useless = useless.saturating_sub(1);
+                }
+                if content >= 16 || flags & 1 == 1 {
+                    continue;
+                }
+                "EmptyData"
+            }
             9 if length > 0 => continue,
             1 => {
                 useless = useless.saturating_sub(10);
@@ -44,7 +60,6 @@ fn naive(bytes: &[u8], limit: u32) -> Option<&'static str> {
                 }
                 continue;
             }
-            0 => "EmptyData",
             2 => "Priorities",
             4 => "Settings",
             6 => "Pings",
