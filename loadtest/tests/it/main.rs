@@ -45,11 +45,10 @@ fn connections_are_opened_anew_after_as_many_requests_as_asked() {
         let report = run_against(&upstream, &["--protocol", protocol, "--renew-after", "10"]);
         let [accepted, reconnects] =
             ["accepted", "reconnects"].map(|of| report[of].as_u64().unwrap());
-        // The four first connections have 2, 5, 7 and 10 requests, and none that is open has had its last.
-        assert!(
-            (accepted / 10..=accepted / 10 + 4).contains(&reconnects),
-            "{protocol}: {report}"
-        );
+        // The four first connections have 2, 5, 7 and 10 requests, which makes up for what the four last ones lack; each of these may
+        // have had its last request, and not be opened anew yet.
+        let expected = (accepted / 10).saturating_sub(6)..=accepted / 10 + 4;
+        assert!(expected.contains(&reconnects), "{protocol}: {report}");
     }
 }
 
