@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The sender `peers/python/SCRIPT`.
 pub fn python(script: &str) -> Command {
@@ -73,15 +74,26 @@ pub fn root() -> PathBuf {
     manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
 }
 
-/// A port of 127.0.0.1 that was free a moment ago, for programs that cannot choose one and tell.
+/// A port of 127.0.0.1 that is free, for programs that cannot choose one and tell. It stays so: it is none of those that the kernel gives to
+/// connections and to who asks for any, and no other is given out twice here.
 ///
 /// # Panics
 /// When there is none.
 pub fn free_port() -> u16 {
-    let bound = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    match bound {
-        Ok(addr) => addr.port(),
-        Err(error) => panic!("no free port on 127.0.0.1: {error}"),
+    /// Linux gives away those from 32768 on (`ip_local_port_range`).
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin elsewhere.
+    let start = std::process::id().wrapping_mul(977);
+    let ports = (0..COUNT).map(|_| {
+        let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + n % COUNT).unwrap_or_default()
+    });
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    match free.next() {
+        Some(port) => port,
+        None => panic!("no free port on 127.0.0.1"),
     }
 }
 
