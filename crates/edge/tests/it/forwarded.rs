@@ -3,11 +3,9 @@
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{
-    Setup, World, collect2, connect, eventually, head, http2, post, read_answer, request2,
-};
+use crate::harness::{Setup, World, collect2, connect, head, http2, post, read_answer, request2};
 use crate::upstream::{Reply, Script};
-use crate::uses::{connect_from, uses};
+use crate::uses::{connect_from, used_from};
 
 const JSON: (&str, &str) = ("content-type", "application/x-protobuf");
 
@@ -29,17 +27,6 @@ async fn ask(stream: &mut TcpStream, key: &model::ApiKey, forwarded: &str) -> u1
     let head = head("/v1/traces", &headers, 0);
     stream.write_all(head.as_bytes()).await.unwrap();
     read_answer(stream).await.unwrap().status
-}
-
-async fn used_from(world: &World, expected: &[&str]) {
-    eventually("addresses", async || {
-        let found = uses(world, &world.keys.valid, "address").await;
-        let found: Vec<_> = found.into_keys().collect();
-        (found == expected)
-            .then_some(())
-            .ok_or(format!("{found:?}"))
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

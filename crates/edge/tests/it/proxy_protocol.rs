@@ -11,7 +11,7 @@ use crate::harness::{
 };
 use crate::tls_client::{Client, HOST, ask, certificates, count};
 use crate::upstream::{Reply, Script};
-use crate::uses::{connect_from, uses};
+use crate::uses::{connect_from, used_from};
 
 const REFUSED: &str = "okmon_edge_proxy_headers_refused_total";
 
@@ -54,18 +54,6 @@ fn request(world: &World) -> Vec<u8> {
 async fn send(stream: &mut TcpStream, bytes: &[u8]) -> Option<u16> {
     stream.write_all(bytes).await.ok()?;
     read_answer(stream).await.map(|answer| answer.status)
-}
-
-/// Waits until the valid key was used from exactly these addresses.
-async fn used_from(world: &World, expected: &[&str]) {
-    eventually("addresses", async || {
-        let found = uses(world, &world.keys.valid, "address").await;
-        let found: Vec<_> = found.into_keys().collect();
-        (found == expected)
-            .then_some(())
-            .ok_or(format!("{found:?}"))
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,6 +33,18 @@ async fn send(stream: &mut TcpStream, key: &ApiKey, agent: &[u8], expected: u16)
     assert_eq!(read_answer(stream).await.unwrap().status, expected);
 }
 
+/// Waits until the valid key was used from exactly these addresses.
+pub(crate) async fn used_from(world: &World, expected: &[&str]) {
+    eventually("addresses", async || {
+        let found = uses(world, &world.keys.valid, "address").await;
+        let found: Vec<_> = found.into_keys().collect();
+        (found == expected)
+            .then_some(())
+            .ok_or(format!("{found:?}"))
+    })
+    .await;
+}
+
 /// The values of a kind that a key was used by, and in how many requests.
 pub(crate) async fn uses(world: &World, key: &ApiKey, kind: &str) -> BTreeMap<String, i64> {
     let query = "select value, requests from key_uses where key_id = $1 and kind = $2";

@@ -32,14 +32,14 @@ fn arrives_whole(protocol: &str, expected: Expected<'_>) {
     expected.arrive_at(&dev);
 }
 
-const GRPC: Expected<'_> = Expected {
+pub(crate) const GRPC: Expected<'_> = Expected {
     service: "okmon-python",
     protocol: "otlp_grpc",
     content_type: "application/grpc",
     content_encoding: None,
 };
 
-const HTTP: Expected<'_> = Expected {
+pub(crate) const HTTP: Expected<'_> = Expected {
     protocol: "otlp_http",
     content_type: "application/x-protobuf",
     ..GRPC

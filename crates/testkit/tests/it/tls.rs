@@ -10,27 +10,14 @@ use std::time::Duration;
 use tempfile::TempDir;
 use testkit::certificates::{Authority, Pair};
 use testkit::edge::{Edge, Settings};
-use testkit::sent::Expected;
 use testkit::{Dev, Finished, Process, eventually, peers};
 
+use crate::python_sdk::{GRPC, HTTP};
 use crate::world::World;
 
 const RUN_MAX: Duration = Duration::from_mins(1);
 /// Caddy renews a certificate of 15 s after about 10 s.
 const RENEWED_MAX: Duration = Duration::from_mins(1);
-
-const GRPC: Expected<'_> = Expected {
-    service: "okmon-python",
-    protocol: "otlp_grpc",
-    content_type: "application/grpc",
-    content_encoding: None,
-};
-
-const HTTP: Expected<'_> = Expected {
-    protocol: "otlp_http",
-    content_type: "application/x-protobuf",
-    ..GRPC
-};
 
 /// An edge with a listener over TLS in front of the sink of `okmon dev`.
 struct Secure {
