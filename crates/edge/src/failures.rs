@@ -4,8 +4,7 @@
 //!
 //! Nothing here sleeps or holds a request up. Both tables are bounded and shared by all cores: only failures touch them.
 
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +15,8 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::AuthFailureSettings;
+use crate::budgets::Budgets;
+use crate::config::BudgetSettings;
 use crate::metrics::Metrics;
 
 /// Refused keys that are remembered.
@@ -34,30 +34,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Failures {
     budgets: ArcSwap<Budgets>,
     dead_keys: Cache<KeyDigest, Arc<Mutex<DeadKey>>>,
-    started: Instant,
     metrics: Arc<Metrics>,
-}
-
-/// The budgets that one configuration gives.
-struct Budgets {
-    /// Keyed by what [`subnet`] makes of an address.
-    by_address: Cache<IpAddr, Arc<Budget>>,
-    /// `None` where there is no budget.
-    rate: Option<Rate>,
-    settings: AuthFailureSettings,
-}
-
-/// What a budget is, in nanoseconds: every failure costs `cost`, and there are never more than `full` to be had.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    cost: u64,
-    full: u64,
-}
-
-/// When a budget will be full again, in nanoseconds since the start: it refills by itself, without anybody's doing.
-#[derive(Debug, Default)]
-struct Budget {
-    full_at: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -67,7 +44,7 @@ struct DeadKey {
 }
 
 impl Failures {
-    pub(crate) fn new(settings: &AuthFailureSettings, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(settings: &BudgetSettings, metrics: Arc<Metrics>) -> Self {
         Self {
             budgets: ArcSwap::from_pointee(Budgets::new(settings)),
             dead_keys: Cache::builder()
@@ -75,25 +52,20 @@ impl Failures {
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_idle(DEAD_KEY_IDLE)
                 .build(),
-            started: Instant::now(),
             metrics,
         }
     }
 
     /// Gives budgets by other settings from now on. If they are others, every address begins with a full one.
-    pub(crate) fn replace(&self, settings: &AuthFailureSettings) {
-        if self.budgets.load().settings != *settings {
+    pub(crate) fn replace(&self, settings: &BudgetSettings) {
+        if self.budgets.load().settings() != settings {
             self.budgets.store(Arc::new(Budgets::new(settings)));
         }
     }
 
     /// Charges `address` for a failed authentication.
     pub(crate) fn charge(&self, address: IpAddr) {
-        let budgets = self.budgets.load();
-        let Some(rate) = budgets.rate else { return };
-        let now = self.now();
-        let budget = budgets.by_address.get_with(subnet(address), Arc::default);
-        if budget.charge(rate, now) {
+        if self.budgets.load().charge(address, 1) {
             self.metrics.auth_budgets_exhausted.increment(1);
         }
     }
@@ -104,12 +76,7 @@ impl Failures {
     /// # Errors
     /// When the budget is used up: the seconds until it is not.
     pub(crate) fn look_up(&self, address: IpAddr) -> Result<LookUp<'_>, u32> {
-        let budgets = self.budgets.load();
-        if let Some(rate) = budgets.rate
-            && let Some(budget) = budgets.by_address.get(&subnet(address))
-        {
-            budget.left(rate, self.now())?;
-        }
+        self.budgets.load().left(address)?;
         Ok(LookUp {
             failures: self,
             address,
@@ -143,17 +110,12 @@ impl Failures {
         self.dead_keys.invalidate(digest);
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
     fn report(&self) {
-        let addresses = &self.budgets.load().by_address;
-        addresses.run_pending_tasks();
+        let addresses = self.budgets.load().len();
         self.dead_keys.run_pending_tasks();
         let size = |entries: u64| f64::from(u32::try_from(entries).unwrap_or(u32::MAX));
         let metrics = &self.metrics;
-        metrics.auth_addresses.set(size(addresses.entry_count()));
+        metrics.auth_addresses.set(size(addresses));
         metrics.dead_keys.set(size(self.dead_keys.entry_count()));
     }
 }
@@ -168,75 +130,11 @@ pub(crate) async fn keep_reporting(failures: Arc<Failures>, stop: CancellationTo
     }
 }
 
-impl Budgets {
-    fn new(settings: &AuthFailureSettings) -> Self {
-        let rate = Rate::new(settings);
-        // What is full again need not be remembered.
-        let refilled_in = rate.map_or(Duration::from_secs(1), |rate| {
-            Duration::from_nanos(rate.full)
-        });
-        // Not the default policy, which turns newcomers away when there are many.
-        let by_address = Cache::builder()
-            .max_capacity(u64::from(settings.addresses_max))
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(refilled_in)
-            .build();
-        Self {
-            by_address,
-            rate,
-            settings: settings.clone(),
-        }
-    }
-}
-
 impl DeadKey {
     const fn new(now: Instant) -> Self {
         Self {
             wait_seconds: WAIT_SECONDS_MIN,
             last: now,
-        }
-    }
-}
-
-impl Rate {
-    fn new(settings: &AuthFailureSettings) -> Option<Self> {
-        let cost = 60_000_000_000_u64.checked_div(u64::from(settings.per_minute))?;
-        let is_kept = settings.addresses_max > 0 && settings.burst > 0;
-        is_kept.then_some(Self {
-            cost,
-            full: cost.saturating_mul(u64::from(settings.burst)),
-        })
-    }
-
-    /// How long it takes until a budget that is full at `full_at` has one failure to give, in nanoseconds.
-    const fn wait(self, full_at: u64, now: u64) -> u64 {
-        full_at
-            .saturating_add(self.cost)
-            .saturating_sub(now.saturating_add(self.full))
-    }
-}
-
-impl Budget {
-    /// Takes one failure out of the budget. Whether that was the last.
-    fn charge(&self, rate: Rate, now: u64) -> bool {
-        // What is used up already cannot become less.
-        let next = |full_at: u64| {
-            let charged = full_at.max(now).saturating_add(rate.cost);
-            charged.min(now.saturating_add(rate.full))
-        };
-        let update = |full_at| Some(next(full_at));
-        let before = self
-            .full_at
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        let before = before.unwrap_or_default();
-        rate.wait(before, now) == 0 && rate.wait(next(before), now) > 0
-    }
-
-    /// An error when not one failure is left: the seconds until one is.
-    fn left(&self, rate: Rate, now: u64) -> Result<(), u32> {
-        match rate.wait(self.full_at.load(Ordering::Relaxed), now) {
-            0 => Ok(()),
-            wait => Err(u32::try_from(wait.div_ceil(1_000_000_000)).unwrap_or(u32::MAX)),
         }
     }
 }
@@ -263,35 +161,17 @@ impl Drop for LookUp<'_> {
     }
 }
 
-/// What shares a budget: an IPv4 address, or the /64 of an IPv6 address, which is what one customer is given at least.
-pub(crate) fn subnet(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    const SECOND: u64 = 1_000_000_000;
-
     fn failures(burst: u32, per_minute: u32, addresses_max: u32) -> Failures {
-        let settings = AuthFailureSettings {
+        let settings = BudgetSettings {
             burst,
             per_minute,
             addresses_max,
         };
         Failures::new(&settings, Metrics::new().unwrap().0)
-    }
-
-    fn rate(burst: u32, per_minute: u32) -> Rate {
-        failures(burst, per_minute, 1).budgets.load().rate.unwrap()
     }
 
     fn digest(n: u64) -> KeyDigest {
@@ -302,36 +182,6 @@ mod tests {
 
     fn v4(n: u32) -> IpAddr {
         IpAddr::from(n.to_be_bytes())
-    }
-
-    #[test]
-    fn a_budget_is_used_up_by_as_many_failures_as_it_has_and_refills_with_time() {
-        let (rate, budget) = (rate(3, 30), Budget::default());
-        let charged: Vec<_> = (0..5).map(|_| budget.charge(rate, SECOND)).collect();
-        assert_eq!(charged, [false, false, true, false, false], "told once");
-        assert_eq!(
-            budget.left(rate, SECOND),
-            Err(2),
-            "30 a minute are one in 2 s"
-        );
-        assert_eq!(budget.left(rate, 2 * SECOND), Err(1));
-        assert_eq!(budget.left(rate, 3 * SECOND), Ok(()), "there is no debt");
-        assert!(budget.charge(rate, 3 * SECOND));
-        assert_eq!(budget.left(rate, 4 * SECOND), Err(1));
-        let much_later = 1000 * SECOND;
-        let charged: Vec<_> = (0..3).map(|_| budget.charge(rate, much_later)).collect();
-        assert_eq!(charged, [false, false, true], "never more than the burst");
-    }
-
-    #[test]
-    fn no_setting_overflows() {
-        for (burst, per_minute) in [(1, 1), (u32::MAX, 1), (1, u32::MAX), (u32::MAX, u32::MAX)] {
-            let (rate, budget) = (rate(burst, per_minute), Budget::default());
-            for now in [0, SECOND, u64::MAX - 1, u64::MAX] {
-                budget.charge(rate, now);
-                let _ = budget.left(rate, now);
-            }
-        }
     }
 
     #[test]
@@ -354,7 +204,7 @@ mod tests {
     fn other_settings_begin_with_full_budgets_and_the_same_ones_change_nothing() {
         let (failures, address) = (failures(1, 1, 10), v4(1));
         failures.charge(address);
-        let settings = |burst| AuthFailureSettings {
+        let settings = |burst| BudgetSettings {
             burst,
             per_minute: 1,
             addresses_max: 10,
@@ -368,30 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_customer_has_one_budget_and_a_mapped_address_is_the_ipv4_one() {
-        let same = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9"];
-        let same: BTreeSet<_> = same
-            .iter()
-            .map(|text| subnet(text.parse().unwrap()))
-            .collect();
-        assert_eq!(same.len(), 1);
-        let others = [
-            "2001:db8:1:3::1",
-            "192.0.2.1",
-            "192.0.2.2",
-            "::ffff:192.0.2.2",
-        ];
-        let others = others.iter().map(|text| subnet(text.parse().unwrap()));
-        assert_eq!(
-            same.into_iter()
-                .chain(others)
-                .collect::<BTreeSet<_>>()
-                .len(),
-            4
-        );
-    }
-
-    #[test]
     fn the_tables_stay_bounded() {
         let failures = failures(10, 60, 1000);
         for n in 0..100_000 {
@@ -401,7 +227,7 @@ mod tests {
             failures.refused(&digest(n));
         }
         failures.report();
-        assert!(failures.budgets.load().by_address.entry_count() <= 1000);
+        assert!(failures.budgets.load().len() <= 1000);
         assert!(failures.dead_keys.entry_count() <= DEAD_KEYS_MAX);
         // Not those that come last are turned away: whoever tries now is counted.
         for _ in 0..10 {

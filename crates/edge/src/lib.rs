@@ -17,6 +17,7 @@
 
 mod acme;
 mod app;
+mod budgets;
 mod clock;
 mod config;
 mod failures;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::failures::subnet;
+use crate::budgets::subnet;
 use crate::metrics::Metrics;
 
 /// Tenants, addresses and upstreams that are told apart in one minute; all others share their lines. Who sends from many

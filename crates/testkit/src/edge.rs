@@ -132,7 +132,7 @@ impl Edge {
              [database]\nurl = \"{database_url}\"\n\n\
              [keys]\nsnapshot_file = \"{file}\"\n{keys}\n\n\
              # Everybody here has the same address: one who guesses must not use up the others' budget.\n\
-             [auth_failures]\naddresses_max = 0\n\n\
+             [auth_failures]\naddresses_max = 0\n\n[strangers]\naddresses_max = 0\n\n\
              [runtime]\nworkers = 1\n\n\
              [upstreams.next]\nurl = \"http://{upstream}\"\n\n",
             self.port, self.ops_port

@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::StartError;
 use super::workers::Workers;
-use crate::config::{ConnectionSettings, ListenerSettings};
+use crate::config::{BudgetSettings, ConnectionSettings, ListenerSettings};
 use crate::listen::gate::Gate;
 use crate::listen::tls::Prepared;
 use crate::listen::{self, Ending, Listener};
@@ -222,8 +222,8 @@ impl Listeners {
     }
 
     /// Lets connections in by other limits from now on.
-    pub(super) fn limit(&self, settings: &ConnectionSettings) {
-        self.gate.replace(settings);
+    pub(super) fn limit(&self, settings: &ConnectionSettings, strangers: &BudgetSettings) {
+        self.gate.replace(settings, strangers);
     }
 
     /// Names and addresses.

@@ -117,7 +117,7 @@ pub async fn start(config: Config, inherited: Inherited) -> Result<Running, Star
     let (ops_socket, _) = listeners::open(listeners::OPS, config.ops_address, &inherited)?;
     let ops_address = ops_socket.local_addr()?;
     let log_limits = Arc::new(LogLimits::default());
-    let gate = Gate::new(&config.connections);
+    let gate = Gate::new(&config.connections, &config.strangers);
     let mut listeners = Listeners::new(inherited, &ending, gate, Arc::clone(&log_limits));
     let opened = listeners
         .open_new(&config.listeners)

@@ -54,7 +54,7 @@ impl Running {
         };
         self.failures.replace(&config.auth_failures);
         self.workers.replace(blueprint).await;
-        self.listeners.limit(&config.connections);
+        self.listeners.limit(&config.connections, &config.strangers);
         self.listeners
             .keep(&config.listeners, &tls, config.runtime.drain.idle);
         self.listeners

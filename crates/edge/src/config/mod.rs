@@ -2,7 +2,7 @@
 //! key; a test reads it.
 
 mod acme;
-mod auth_failures;
+mod budgets;
 mod connections;
 mod keys;
 mod listeners;
@@ -23,7 +23,7 @@ use ops::log::LogSettings;
 use store::DatabaseUrl;
 
 pub(crate) use self::acme::{AcmeSettings, ExternalAccount};
-pub(crate) use self::auth_failures::AuthFailureSettings;
+pub(crate) use self::budgets::BudgetSettings;
 pub(crate) use self::connections::ConnectionSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
@@ -50,7 +50,9 @@ pub struct Config {
     /// How many connections to it may be open.
     pub database_connections: u32,
     pub(crate) keys: KeySettings,
-    pub(crate) auth_failures: AuthFailureSettings,
+    pub(crate) auth_failures: BudgetSettings,
+    /// Connections that ended without a valid key.
+    pub(crate) strangers: BudgetSettings,
     pub(crate) suspend_grace: Duration,
     pub(crate) body_max: ByteSize,
     pub(crate) body_idle_max: Duration,
@@ -124,7 +126,8 @@ fn build(root: &Section<'_>) -> Option<Config> {
     let spans = spans::spans(&root.section("spans"));
     let (database, database_connections) = keys::database(&root.section("database"));
     let keys = keys::keys(&root.section("keys"), database.as_ref());
-    let auth_failures = auth_failures::auth_failures(&root.section("auth_failures"));
+    let auth_failures = budgets::auth_failures(&root.section("auth_failures"));
+    let strangers = budgets::strangers(&root.section("strangers"));
     let tenants = root.section("tenants");
     let suspend_grace = tenants.or("suspend_grace", Duration::from_hours(72));
     tenants.finish();
@@ -144,6 +147,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         database_connections,
         keys,
         auth_failures,
+        strangers,
         suspend_grace,
         body_max,
         body_idle_max,

@@ -105,6 +105,9 @@ reload_every = 5
 [auth_failures]
 burst = 0
 per_minute = 0
+[strangers]
+burst = 0
+per_minute = 0
 [limits]
 body_max = '1GB'
 [connections]
@@ -136,13 +139,15 @@ traces = 'nowhere'
         (10, "keys.reload_every"),
         (12, "auth_failures.burst"),
         (13, "auth_failures.per_minute"),
-        (15, "limits.body_max"),
-        (17, "connections.streams_max"),
-        (18, "connections.stream_window"),
-        (20, "upstreams.m.url"),
-        (22, "upstreams.m.speaks"),
-        (23, "upstreams.m.first_byte_timeout"),
-        (28, "routes.otlp_http.traces"),
+        (15, "strangers.burst"),
+        (16, "strangers.per_minute"),
+        (18, "limits.body_max"),
+        (20, "connections.streams_max"),
+        (21, "connections.stream_window"),
+        (23, "upstreams.m.url"),
+        (25, "upstreams.m.speaks"),
+        (26, "upstreams.m.first_byte_timeout"),
+        (31, "routes.otlp_http.traces"),
     ];
     assert_eq!(found, expected, "{error}");
 }

@@ -1,5 +1,6 @@
 //! How many connections may be open: in all, from one address, and of those on which no valid key was shown yet. Decides who comes
-//! in, and when another has to make room; who that is, is for `strangers`, why else a connection ends is its own business.
+//! in, and when another has to make room; who that is, is for `strangers`, whose addresses are not let in for `offenders`, why else a
+//! connection ends is its own business.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -12,9 +13,10 @@ use std::task::Poll;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::offenders::{Fault, Offenders};
 use super::strangers::{Stranger, Strangers};
-use crate::config::ConnectionSettings;
-use crate::failures::subnet;
+use crate::budgets::{UsedUp, subnet};
+use crate::config::{BudgetSettings, ConnectionSettings};
 use crate::metrics::Closed;
 
 /// So many connections at a time are on their way out; nobody comes in while there are more. It bounds what is open beyond
@@ -30,6 +32,7 @@ const LAST_TURNS: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Gate {
     places: Mutex<Places>,
+    offenders: Offenders,
     /// Fewer are on their way out than may be.
     settled: Notify,
     arriving: Arc<Semaphore>,
@@ -57,6 +60,8 @@ struct Places {
 pub(crate) enum Full {
     InAll,
     OfAddress,
+    /// Too many of the address came to nothing.
+    InVain,
 }
 
 impl From<Full> for Closed {
@@ -64,6 +69,7 @@ impl From<Full> for Closed {
         match full {
             Full::InAll => Self::OpenMax,
             Full::OfAddress => Self::AddressMax,
+            Full::InVain => Self::StrangerBudget,
         }
     }
 }
@@ -75,13 +81,17 @@ pub(crate) struct Seat {
     number: u64,
     address: OnceLock<IpAddr>,
     known: AtomicBool,
+    fault: OnceLock<Fault>,
+    /// Its address's budget was charged when it came.
+    paid: AtomicBool,
     told_to_leave: Notify,
 }
 
 impl Gate {
-    pub(crate) fn new(settings: &ConnectionSettings) -> Self {
+    pub(crate) fn new(settings: &ConnectionSettings, strangers: &BudgetSettings) -> Self {
         Self {
             places: Mutex::default(),
+            offenders: Offenders::new(strangers),
             settled: Notify::new(),
             arriving: Arc::new(Semaphore::new(ARRIVING_MAX)),
             open_max: AtomicUsize::new(settings.open_max),
@@ -91,7 +101,8 @@ impl Gate {
     }
 
     /// Lets in by other limits from now on; nobody who is in has to leave.
-    pub(crate) fn replace(&self, settings: &ConnectionSettings) {
+    pub(crate) fn replace(&self, settings: &ConnectionSettings, strangers: &BudgetSettings) {
+        self.offenders.replace(strangers);
         self.open_max.store(settings.open_max, Ordering::Relaxed);
         self.strangers_max
             .store(settings.strangers_max, Ordering::Relaxed);
@@ -123,6 +134,7 @@ impl Gate {
         let open_max = self.open_max.load(Ordering::Relaxed);
         let strangers_max = self.strangers_max.load(Ordering::Relaxed);
         let address = address.map(subnet);
+        let has_paid = self.check_past(address)?;
         let mut places = self.places();
         let number = places.next_number;
         let mut makes_room = None;
@@ -138,11 +150,14 @@ impl Gate {
             number,
             address: address.map_or_else(OnceLock::new, OnceLock::from),
             known: AtomicBool::new(false),
+            fault: OnceLock::new(),
+            paid: AtomicBool::new(has_paid),
             told_to_leave: Notify::new(),
         });
         let stranger = Stranger {
             seat: Arc::downgrade(&seat),
             address,
+            is_neighbour: address.is_some_and(|address| self.offenders.is_known(address)),
             since: now,
         };
         places.next_number += 1;
@@ -157,6 +172,15 @@ impl Gate {
             seat.told_to_leave.notify_one();
         }
         Ok(seat)
+    }
+
+    /// Whether the address's budget was charged.
+    fn check_past(&self, address: Option<IpAddr>) -> Result<bool, Full> {
+        let Some(address) = address else {
+            return Ok(false);
+        };
+        let let_in = self.offenders.let_in(address);
+        let_in.map_err(|UsedUp| Full::InVain)
     }
 
     fn check_share(&self, places: &Places, address: Option<IpAddr>) -> Result<(), Full> {
@@ -185,11 +209,14 @@ impl Seat {
     /// Takes one of the places of the sender's address, where that is known only now.
     pub(crate) fn is_of(&self, address: IpAddr) -> Result<(), Full> {
         let address = subnet(address);
+        let has_paid = self.gate.check_past(Some(address))?;
+        self.paid.store(has_paid, Ordering::Relaxed);
+        let is_neighbour = self.gate.offenders.is_known(address);
         let mut places = self.gate.places();
         self.gate.check_share(&places, Some(address))?;
         if self.address.set(address).is_ok() {
             *places.by_address.entry(address).or_default() += 1;
-            places.strangers.is_of(self.number, address);
+            places.strangers.is_of(self.number, address, is_neighbour);
         }
         Ok(())
     }
@@ -208,6 +235,17 @@ impl Seat {
             self.gate.one_less_leaves(&mut places);
             places.open += 1;
         }
+        drop(places);
+        if let Some(address) = self.address.get() {
+            let paid = self.paid.swap(false, Ordering::Relaxed);
+            self.gate.offenders.shows_key(*address, paid);
+        }
+    }
+
+    /// Notes that the connection ends for what its sender did.
+    pub(crate) fn ends_for(&self, fault: Fault) {
+        // The first is what it ends for.
+        let _ = self.fault.set(fault);
     }
 
     /// Whether a valid key was shown.
@@ -237,7 +275,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut places = self.gate.places();
-        if *self.known.get_mut() || places.strangers.remove(self.number).is_some() {
+        let is_known = *self.known.get_mut();
+        if is_known || places.strangers.remove(self.number).is_some() {
             places.open -= 1;
         } else {
             self.gate.one_less_leaves(&mut places);
@@ -251,6 +290,11 @@ impl Drop for Seat {
                 places.by_address.remove(address);
             }
         }
+        drop(places);
+        let (fault, paid) = (self.fault.get().copied(), *self.paid.get_mut());
+        if !is_known || fault.is_some() {
+            self.gate.offenders.ended(*address, fault, is_known, paid);
+        }
     }
 }
 
@@ -261,11 +305,12 @@ mod tests {
 
     fn gate(in_all: usize, strangers: usize, of_address: usize) -> Arc<Gate> {
         let config = include_str!("../../../../config/edge/edge.toml");
-        let mut settings = Config::parse("edge.toml", config).unwrap().connections;
+        let config = Config::parse("edge.toml", config).unwrap();
+        let mut settings = config.connections;
         settings.open_max = in_all;
         settings.strangers_max = strangers;
         settings.open_per_address_max = of_address;
-        Arc::new(Gate::new(&settings))
+        Arc::new(Gate::new(&settings, &config.strangers))
     }
 
     fn enter(gate: &Arc<Gate>, address: &str) -> Result<Arc<Seat>, Full> {

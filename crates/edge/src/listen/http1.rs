@@ -21,6 +21,7 @@ use wire::chunked::{Decoded, Decoder};
 use super::http1_answer::{Plan, write_response};
 use super::http1_head::{self, BadHead, Framing, Head};
 use super::io::ClientIo;
+use super::offenders::Fault;
 use super::{Age, Peer};
 use crate::metrics::Closed;
 use crate::patience::Patience;
@@ -49,7 +50,7 @@ pub(super) struct Stream {
     buffer: BytesMut,
     body: BodyState,
     /// What is left to write of the interim answer that a client waits for before it sends the body.
-    interim: &'static [u8],
+    interim: Option<&'static [u8]>,
     over: bool,
 }
 
@@ -125,10 +126,17 @@ impl Stream {
 
     /// Tells a client that waits for it to send the body. A failure shows when the body is read.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.interim.is_empty() {
-            match ready!(Pin::new(&mut self.socket).poll_write(cx, self.interim)) {
-                Ok(written @ 1..) => self.interim.advance(written),
-                Ok(0) | Err(_) => self.interim = &[],
+        while let Some(left) = &mut self.interim {
+            let mut socket = Pin::new(&mut self.socket);
+            if left.is_empty() {
+                // Over TLS it may have been taken and not be on its way.
+                let _ = ready!(socket.poll_flush(cx));
+                self.interim = None;
+                break;
+            }
+            match ready!(socket.as_mut().poll_write(cx, left)) {
+                Ok(written @ 1..) => left.advance(written),
+                Ok(0) | Err(_) => self.interim = None,
             }
         }
         Poll::Ready(())
@@ -186,7 +194,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         socket,
         buffer: ahead,
         body: BodyState::Done,
-        interim: &[],
+        interim: None,
         over: false,
     }));
     let mut out = SendQueue::default();
@@ -234,6 +242,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         // Each burst of guesses shall cost a connection; who has shown a valid key keeps it.
         let guesses = response.extensions().get() == Some(&Blame::AuthFailures);
         if guesses && plan.keep_alive && !peer.seat.is_known() {
+            peer.seat.ends_for(Fault::Guesses);
             worker.metrics.connections.closed(Closed::AuthFailures);
             plan.keep_alive = false;
         }
@@ -337,9 +346,9 @@ fn begin_body(shared: &Rc<RefCell<Stream>>, head: &Head) -> Result<ClientBody, R
         Framing::Chunked => BodyState::Chunked(Decoder::default()),
     };
     stream.interim = if head.expects_continue && stream.buffer.is_empty() {
-        CONTINUE
+        Some(CONTINUE)
     } else {
-        &[]
+        None
     };
     Ok(ClientBody::Http1(RequestBody(Rc::clone(shared))))
 }
@@ -364,7 +373,7 @@ fn can_drain(stream: &RefCell<Stream>) -> bool {
     match &stream.body {
         BodyState::Done => true,
         // A client that waits for the interim answer may or may not send the body now.
-        BodyState::Length(left) => *left <= DRAIN_BYTES && stream.interim.is_empty(),
+        BodyState::Length(left) => *left <= DRAIN_BYTES && stream.interim.is_none(),
         BodyState::Chunked(decoder) => decoder.is_end(),
         BodyState::Broken => false,
     }

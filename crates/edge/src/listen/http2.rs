@@ -23,6 +23,7 @@ use super::gate::Seat;
 use super::http2_errors;
 use super::http2_frames::{Abuse, Frames};
 use super::io::ClientIo;
+use super::offenders::Fault;
 use super::{Age, Peer};
 use crate::config::ConnectionSettings;
 use crate::metrics::Closed;
@@ -183,6 +184,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
             // Each burst shall cost a connection. Who has shown a valid key, such as a gateway of many tenants, keeps it.
             if state.guesses.get() && !end.asked && !peer.seat.is_known() {
                 end.guesser();
+                peer.seat.ends_for(Fault::Guesses);
                 worker.metrics.connections.closed(Closed::AuthFailures);
                 connection.as_mut().graceful_shutdown();
                 continue;
@@ -204,6 +206,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
     })
     .await;
     if let Some(abuse) = state.abuse.get() {
+        peer.seat.ends_for(Fault::Abuse);
         worker.metrics.connections.closed(Closed::Abuse(abuse));
     }
 }

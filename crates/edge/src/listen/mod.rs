@@ -10,6 +10,7 @@ mod http2_errors;
 pub(crate) mod http2_frames;
 mod http2_walk;
 mod io;
+mod offenders;
 mod open;
 mod proxy_protocol;
 mod strangers;
@@ -36,7 +37,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::gate::{Gate, Seat};
+use self::gate::{Full, Gate, Seat};
 use self::io::ClientIo;
 use self::tls::ListenerTls;
 use crate::config::ListenerSettings;
@@ -301,6 +302,10 @@ fn hand_over(
         Ok(seat) => seat,
         Err(full) => {
             metrics.connections.closed(full.into());
+            if full == Full::InVain {
+                // Who comes again and again would leave tens of thousands of sockets in the kernel that wait for their end.
+                stream.set_zero_linger()?;
+            }
             return Ok(Handed::Over);
         }
     };

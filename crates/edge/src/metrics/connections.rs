@@ -13,6 +13,8 @@ pub(crate) enum Closed {
     AddressMax,
     /// Another needed its place, and no valid key had been shown on it: `connections.strangers_max`.
     StrangersMax,
+    /// Too many connections of its address ended without a valid key: `[strangers]`.
+    StrangerBudget,
     /// A head, or the first byte, took longer than `connections.head_timeout`.
     HeadTimeout,
     /// Nothing was asked for `connections.idle_timeout`.
@@ -30,10 +32,11 @@ pub(crate) enum Closed {
 }
 
 impl Closed {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 21] = [
         Self::OpenMax,
         Self::AddressMax,
         Self::StrangersMax,
+        Self::StrangerBudget,
         Self::HeadTimeout,
         Self::Idle,
         Self::Stranger,
@@ -58,6 +61,7 @@ impl Closed {
             Self::OpenMax => "open_max",
             Self::AddressMax => "open_per_address_max",
             Self::StrangersMax => "strangers_max",
+            Self::StrangerBudget => "stranger_budget",
             Self::HeadTimeout => "head_timeout",
             Self::Idle => "idle_timeout",
             Self::Stranger => "stranger_timeout",

@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) tenant_labels: u32,
     /// How many failed authentications an address may bring at once; they are forgiven at one a minute.
     pub(crate) auth_failures: u32,
+    /// Connections without a valid key that an address may have at once.
+    pub(crate) strangers: u32,
     /// Lines for the section `[connections]`.
     pub(crate) connections: &'static str,
     /// Lines for the section `[runtime]`.
@@ -84,6 +86,7 @@ impl Setup {
         poll_every: "100ms",
         tenant_labels: 1000,
         auth_failures: 1_000_000,
+        strangers: 1_000_000,
         connections: "",
         runtime: "",
     };
@@ -356,6 +359,7 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         poll_every,
         tenant_labels,
         auth_failures,
+        strangers,
         connections,
         runtime,
     } = setup;
@@ -364,6 +368,7 @@ fn config(database: &str, upstream: &str, setup: Setup, snapshot: &Path) -> Stri
         "[listeners.api]\naddress = '127.0.0.1:0'\n[listeners.lenient]\naddress = '127.0.0.1:0'\ntenant_header = 'ignore'\n\
          [ops]\naddress = '127.0.0.1:0'\ntenant_labels_max = {tenant_labels}\n[database]\nurl = '{database}'\n[keys]\npoll_every = '{poll_every}'\nsnapshot_file = '{snapshot}'\n\
          [auth_failures]\nburst = {auth_failures}\nper_minute = 1\n\
+         [strangers]\nburst = {strangers}\nper_minute = 1\n\
          [limits]\nbody_max = '16MiB'\nbody_idle_max = '{body_idle_max}'\n[runtime]\nworkers = 2\n{runtime}\n[connections]\n{connections}\n\
          [upstreams.grpc]\nurl = '{upstream}'\nspeaks = '{speaks}'\nkind = '{kind}'\nfirst_byte_timeout = '{response_timeout}'\nidle_timeout = '{response_timeout}'\n\
          [upstreams.http]\nurl = '{upstream}'\nkind = 'mimir'\nfirst_byte_timeout = '{response_timeout}'\nidle_timeout = '{response_timeout}'\n\

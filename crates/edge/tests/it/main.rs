@@ -36,6 +36,7 @@ mod seeing_request_id;
 mod seeing_spans;
 mod seeing_tenants;
 mod seeing_trace;
+mod strangers;
 mod streaming;
 mod tenant;
 mod tls;

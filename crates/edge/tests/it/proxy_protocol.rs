@@ -245,3 +245,30 @@ async fn wrong_keys_and_open_connections_are_counted_by_the_senders_address() {
     let elsewhere = post(world.api, "/v1/nowhere", &[], b"").await;
     assert_eq!(elsewhere.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_to_nothing_is_held_against_the_sender_and_not_against_its_proxy() {
+    let setup = Setup {
+        strangers: 5,
+        ..Setup::PATIENT
+    };
+    let (world, address) = behind_proxy(setup, "").await;
+    let ask = async |source: &str| {
+        let mut stream = connect(address).await;
+        let bytes = [&v1(source)[..], head("/v1/nowhere", &[], 0).as_bytes()].concat();
+        send(&mut stream, &bytes).await
+    };
+    eventually("the budget's end", async || {
+        match ask("203.0.113.1").await {
+            None => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    for source in ["203.0.113.2", "203.0.113.3"] {
+        assert_eq!(ask(source).await, Some(404));
+    }
+    let closed = "okmon_edge_connections_closed_total";
+    let kept_out = count(&world, closed, "reason=\"stranger_budget\"").await;
+    assert_eq!(kept_out, 1);
+}

@@ -149,10 +149,15 @@ fn every_end_has_one_line_that_says_whose_request_it_was_and_what_came_of_it() {
         }
     }
     assert_eq!(edge.grpc(&unknown), 16);
-    let told = line(
-        &edge,
-        &json!({"protocol": "otlp_grpc", "cause": "unknown_key"}),
-    );
+    // curl may have had to ask again; each of its requests has a line of its own.
+    let calls = json!({"protocol": "otlp_grpc", "cause": "unknown_key"});
+    let id = eventually(SOON, "a line of a call", || {
+        let told = matching(&edge, &calls);
+        told.first()
+            .map(|told| told["request.id"].clone())
+            .ok_or("none")
+    });
+    let told = line(&edge, &json!({"request.id": id}));
     assert_eq!(
         (&told["status"], &told["grpc.status"]),
         (&json!(200), &json!(16))

@@ -12,6 +12,7 @@ const FOREVER: Duration = Duration::from_hours(1);
 pub(super) async fn http1(mut wire: Wire) -> io::Result<()> {
     let request = request(&wire.attacker.key);
     wire.exchange(request.as_bytes()).await?;
+    drop(wire.arriving.take());
     wire.hold(FOREVER).await
 }
 
@@ -31,6 +32,9 @@ pub(super) async fn http2(wire: Wire) -> io::Result<()> {
     session.send(&out, 1).await?;
     loop {
         session.listen().await?;
+        if session.answers > 0 {
+            drop(session.wire.arriving.take());
+        }
     }
 }
 

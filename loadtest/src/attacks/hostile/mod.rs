@@ -22,6 +22,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -93,7 +94,7 @@ pub(crate) fn command(args: &Args) -> anyhow::Result<bool> {
         tally: Tally::default(),
         next_number: Cell::new(0),
         next_turn: Cell::new(Instant::now()),
-        connecting: Semaphore::new(CONNECTING_MAX),
+        connecting: Arc::new(Semaphore::new(CONNECTING_MAX)),
     });
     let started = Instant::now();
     let local = LocalSet::new();
@@ -129,7 +130,7 @@ struct Attacker {
     tally: Tally,
     next_number: Cell<u64>,
     next_turn: Cell<Instant>,
-    connecting: Semaphore,
+    connecting: Arc<Semaphore>,
 }
 
 impl Attacker {
@@ -157,11 +158,10 @@ impl Attacker {
 async fn connections(attacker: Rc<Attacker>) {
     let attack = attacker.attack;
     loop {
-        let permit = attacker.connecting.acquire().await;
-        let connected = Wire::connect(&attacker).await;
-        drop(permit);
-        match connected {
-            Ok(wire) => {
+        let permit = Arc::clone(&attacker.connecting).acquire_owned().await;
+        match Wire::connect(&attacker).await {
+            Ok(mut wire) => {
+                wire.arriving = permit.ok().filter(|_| attack.is_answered_first);
                 if let Err(error) = (attack.connection)(wire).await {
                     attacker.tally.ended("", &error);
                 }
@@ -172,6 +172,7 @@ async fn connections(attacker: Rc<Attacker>) {
                 }
             }
             Err(error) => {
+                drop(permit);
                 attacker.tally.ended("connect", &error);
                 tokio::time::sleep(RECONNECT_AFTER).await;
             }

@@ -32,6 +32,7 @@ pub(super) async fn http1(mut wire: Wire) -> io::Result<()> {
     let mut some = [0; READ_BYTES];
     while stream.read(&mut some).await? > 0 {
         attacker.tally.answer("HTTP/1.1".to_owned());
+        drop(wire.arriving.take());
     }
     Ok(())
 }
@@ -55,6 +56,7 @@ pub(super) async fn http2(mut wire: Wire) -> io::Result<()> {
         attacker.tally.bytes(1);
         answer.await?;
         attacker.tally.answer("HTTP/2".to_owned());
+        drop(wire.arriving.take());
         // A connection that nobody can send on any more would end.
         std::future::pending::<Result<(), h2::Error>>().await
     };

@@ -23,6 +23,8 @@ pub(crate) struct Attack {
     pub(super) per_second: Option<u32>,
     /// Whether the edge has nothing to object to: what it forwards is for others to open.
     pub(crate) is_forwarded: bool,
+    /// Whether no more are opened at a time than wait for an answer: many at once would be more than an upstream takes.
+    pub(super) is_answered_first: bool,
     /// Whether it wants a listener with TLS.
     pub(crate) is_over_tls: bool,
     pub(super) connection: fn(Wire) -> Connection,
@@ -49,6 +51,7 @@ impl Attack {
             pause: Duration::ZERO,
             per_second: None,
             is_forwarded: false,
+            is_answered_first: false,
             is_over_tls: false,
             connection,
         }
@@ -76,6 +79,13 @@ impl Attack {
     const fn forwarded(self) -> Self {
         Self {
             is_forwarded: true,
+            ..self
+        }
+    }
+
+    const fn answered_first(self) -> Self {
+        Self {
+            is_answered_first: true,
             ..self
         }
     }
@@ -162,10 +172,10 @@ pub(crate) static ATTACKS: &[Attack] = &[
 /// Those whose memory is measured: connections that do nothing, of one kind each.
 #[rustfmt::skip]
 pub(crate) static CROWDS: &[Attack] = &[
-    Attack::crowd("crowd-http1", "HTTP/1.1 after an accepted request", 10_000, connection!(crowds::http1)),
-    Attack::crowd("crowd-http2", "HTTP/2 after an accepted request", 10_000, connection!(crowds::http2)),
-    Attack::crowd("crowd-http1-tls", "HTTP/1.1 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http1)).over_tls(),
-    Attack::crowd("crowd-http2-tls", "HTTP/2 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http2)).over_tls(),
+    Attack::crowd("crowd-http1", "HTTP/1.1 after an accepted request", 10_000, connection!(crowds::http1)).answered_first(),
+    Attack::crowd("crowd-http2", "HTTP/2 after an accepted request", 10_000, connection!(crowds::http2)).answered_first(),
+    Attack::crowd("crowd-http1-tls", "HTTP/1.1 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http1)).answered_first().over_tls(),
+    Attack::crowd("crowd-http2-tls", "HTTP/2 after an accepted request, over TLS 1.3", 10_000, connection!(over_tls::http2)).answered_first().over_tls(),
 ];
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Attacker;
 use crate::generator::answer_head;
@@ -20,6 +21,8 @@ pub(super) struct Wire {
     received: Received,
     /// Which of the attack's connections it is, those opened in the place of an earlier one included.
     pub(super) number: u64,
+    /// Others wait to be opened until this one was answered.
+    pub(super) arriving: Option<OwnedSemaphorePermit>,
 }
 
 impl Wire {
@@ -38,6 +41,7 @@ impl Wire {
             stream,
             received: Received::new(READ_BYTES),
             number,
+            arriving: None,
         })
     }
 
