@@ -51,6 +51,8 @@ pub(super) struct Stream {
     body: BodyState,
     /// What is left to write of the interim answer that a client waits for before it sends the body.
     interim: Option<&'static [u8]>,
+    /// What came in the place of chunks were none.
+    is_malformed: bool,
     over: bool,
 }
 
@@ -112,6 +114,7 @@ impl Stream {
                     Ok(Decoded::More) => READ_BYTES as u64,
                     Err(_) => {
                         self.body = BodyState::Broken;
+                        self.is_malformed = true;
                         let problem = "the chunked coding of the body is broken";
                         return Poll::Ready(Some(Err(Refusal::BadFraming { problem })));
                     }
@@ -195,6 +198,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         buffer: ahead,
         body: BodyState::Done,
         interim: None,
+        is_malformed: false,
         over: false,
     }));
     let mut out = SendQueue::default();
@@ -233,6 +237,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         let Some(response) = while_present(&stream, serving).await else {
             return;
         };
+        if stream.borrow().is_malformed {
+            peer.seat.ends_for(Fault::Abuse);
+        }
         plan.keep_alive =
             plan.keep_alive && !peer.listener.ending.draining.is_cancelled() && can_drain(&stream);
         if let Some(limit) = overstays(&worker, &peer, &age, served).filter(|_| plan.keep_alive) {

@@ -147,13 +147,14 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, stream: ClientIo, ahea
         let peer = peer.clone();
         let state = Rc::clone(&state);
         state.served.set(state.served.get().wrapping_add(1));
-        async move {
+        // Apart from the stream's task, which stays until the answer was taken: it is most of what a request needs.
+        Box::pin(async move {
             let (parts, body) = request.into_parts();
             let body = Ok(ClientBody::Http2(body));
             let response = request::serve(&worker, &peer, parts, body).await;
             state.blame(response.extensions().get().copied());
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let connection = builder(settings, &state).serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(connection);

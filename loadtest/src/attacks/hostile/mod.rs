@@ -46,7 +46,7 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(50);
 /// What one connection does until it ends.
 type Connection = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
-/// Attacks an edge on this machine, from addresses in 127.66.0.0/16.
+/// Attacks an edge on this machine, from addresses in 127.64.0.0/10.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Args {
     /// What to do; `loadtest attack --help` does not list them, `loadtest attacks --list` does.

@@ -72,6 +72,15 @@ impl Attack {
         }
     }
 
+    /// Its place among all.
+    pub(super) fn place(&self) -> u8 {
+        let mut all = ATTACKS.iter().chain(CROWDS);
+        let place = all.position(|attack| attack.name == self.name);
+        place
+            .and_then(|place| u8::try_from(place).ok())
+            .unwrap_or(0)
+    }
+
     const fn spread_over(self, addresses: u16) -> Self {
         Self { addresses, ..self }
     }
@@ -187,5 +196,7 @@ mod tests {
         let all = || ATTACKS.iter().chain(CROWDS).map(|it| it.name);
         let names: std::collections::BTreeSet<_> = all().collect();
         assert_eq!(names.len(), all().count());
+        // They have room in 127.64.0.0/10.
+        assert!(names.len() <= 64);
     }
 }

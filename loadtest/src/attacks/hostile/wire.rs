@@ -31,7 +31,8 @@ impl Wire {
     pub(super) async fn connect(attacker: &Rc<Attacker>) -> io::Result<Self> {
         let number = attacker.next_number();
         let socket = TcpSocket::new_v4()?;
-        socket.bind(source(number % u64::from(attacker.attack.addresses)))?;
+        let address = number % u64::from(attacker.attack.addresses);
+        socket.bind(source(attacker.attack.place(), address))?;
         socket.set_zero_linger()?;
         let stream = socket.connect(attacker.target).await?;
         stream.set_nodelay(true)?;
@@ -134,8 +135,9 @@ pub(super) fn status(answer: &[u8]) -> Option<u16> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// All of 127.0.0.0/8 is this machine. Attackers have a corner of their own, far from 127.0.0.1 of the good tenant.
-fn source(number: u64) -> SocketAddr {
+/// All of 127.0.0.0/8 is this machine. Each attack has a corner of its own, where nothing is held against it from before, far from
+/// 127.0.0.1 of the good tenant.
+fn source(attack: u8, number: u64) -> SocketAddr {
     let [.., high, low] = number.to_be_bytes();
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 66, high, low)), 0)
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 64 + attack, high, low)), 0)
 }
