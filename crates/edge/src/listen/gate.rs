@@ -134,12 +134,12 @@ impl Gate {
         let open_max = self.open_max.load(Ordering::Relaxed);
         let strangers_max = self.strangers_max.load(Ordering::Relaxed);
         let address = address.map(subnet);
-        let has_paid = self.check_past(address)?;
         let mut places = self.places();
         let number = places.next_number;
         let mut makes_room = None;
         // Before anybody has to leave: who has its share already is refused at nobody's expense.
         self.check_share(&places, address)?;
+        let has_paid = self.check_past(address)?;
         if places.open >= open_max || places.strangers.len() >= strangers_max {
             makes_room = Some(places.strangers.make_room(now).ok_or(Full::InAll)?);
             places.open -= 1;
@@ -209,11 +209,11 @@ impl Seat {
     /// Takes one of the places of the sender's address, where that is known only now.
     pub(crate) fn is_of(&self, address: IpAddr) -> Result<(), Full> {
         let address = subnet(address);
-        let has_paid = self.gate.check_past(Some(address))?;
-        self.paid.store(has_paid, Ordering::Relaxed);
         let is_neighbour = self.gate.offenders.is_known(address);
         let mut places = self.gate.places();
         self.gate.check_share(&places, Some(address))?;
+        let has_paid = self.gate.check_past(Some(address))?;
+        self.paid.store(has_paid, Ordering::Relaxed);
         if self.address.set(address).is_ok() {
             *places.by_address.entry(address).or_default() += 1;
             places.strangers.is_of(self.number, address, is_neighbour);
