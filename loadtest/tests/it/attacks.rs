@@ -38,7 +38,11 @@ fn idle_connections_are_opened_counted_and_weighed() {
     let rows = found["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 4, "{found:#}");
     for row in rows {
-        // Not even the task of a connection fits into less.
-        assert!(row["bytes_each"].as_u64() > Some(1000), "{found:#}");
+        assert!(row["with_bytes"].as_u64() > Some(0), "{found:#}");
+        // So few of the smaller kinds fit into what the first ones have left.
+        if row["kind"].as_str().unwrap().starts_with("HTTP/2") {
+            // Not even the task of a connection fits into less.
+            assert!(row["bytes_each"].as_u64() > Some(1000), "{found:#}");
+        }
     }
 }
