@@ -308,6 +308,8 @@ fn edge_config(args: &DevArgs, database_url: &str, sink: SocketAddr) -> String {
         format!("[database]\nurl = {database_url:?}\n"),
         // The database is there when this process is.
         "[keys]\nsnapshot_file = \"\"\n".to_owned(),
+        // Who tries things out does so from one address, and shall not be turned away.
+        "[strangers]\naddresses_max = 0\n".to_owned(),
         "[runtime]\ndrain_max = \"5s\"\n".to_owned(),
         upstream("grpc", "collector", "grpc"),
         upstream("collector", "collector", "http1"),
