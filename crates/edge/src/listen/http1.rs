@@ -53,6 +53,8 @@ pub(super) struct Stream {
     interim: Option<&'static [u8]>,
     /// What came in the place of chunks were none.
     is_malformed: bool,
+    /// The last read had no room for more: there may be more than a usual buffer takes.
+    was_filled: bool,
     over: bool,
 }
 
@@ -158,11 +160,12 @@ impl Stream {
             return Poll::Pending;
         }
         // Takes the allocation back whole if all that was read has been passed on.
-        self.buffer.reserve(if wanted > READ_BYTES as u64 {
-            READ_LARGE_BYTES
-        } else {
-            READ_BYTES
-        });
+        self.buffer
+            .reserve(if wanted > READ_BYTES as u64 && self.was_filled {
+                READ_LARGE_BYTES
+            } else {
+                READ_BYTES
+            });
         let read = ready!(poll_read_buf(
             Pin::new(&mut self.socket),
             cx,
@@ -170,6 +173,7 @@ impl Stream {
         ))
         .unwrap_or(0);
         self.over = read == 0;
+        self.was_filled = self.buffer.len() == self.buffer.capacity();
         Poll::Ready(read)
     }
 
@@ -199,6 +203,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, peer: Peer, socket: ClientIo, ahea
         body: BodyState::Done,
         interim: None,
         is_malformed: false,
+        was_filled: false,
         over: false,
     }));
     let mut out = SendQueue::default();

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::config::ReplaySettings;
 
-/// What a kept frame counts at least: a small one holds on to much more than its own bytes, and its place is not free either.
-const FRAME_BYTES_MIN: u64 = 512;
+/// Smaller frames than this are copied together, but for the first, which is often all of a body: each holds on to the buffer that
+/// it was read into, four times as much as this. A body that drips would hold a buffer for each byte.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
 
 /// What may be kept of bodies, all workers together.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ impl ReplayBudget {
 /// Frames of a body, shared with whoever else holds them; counted in the budget while they are held.
 pub(super) struct Kept {
     frames: SmallVec<[Bytes; 2]>,
+    /// Small frames after those.
+    copied: BytesMut,
     bytes: u64,
     budget: Arc<ReplayBudget>,
 }
@@ -39,6 +42,7 @@ impl Kept {
     pub(super) fn new(budget: &Arc<ReplayBudget>) -> Option<Self> {
         (budget.settings.body_max.0 > 0).then(|| Self {
             frames: SmallVec::new(),
+            copied: BytesMut::new(),
             bytes: 0,
             budget: Arc::clone(budget),
         })
@@ -51,23 +55,35 @@ impl Kept {
 
     /// Keeps `frame` too; `false` when that would be too much.
     pub(super) fn add(&mut self, frame: &Bytes) -> bool {
-        let bytes = (frame.len() as u64).max(FRAME_BYTES_MIN);
+        let bytes = frame.len() as u64;
         let ReplaySettings { body_max, budget } = self.budget.settings;
         if self.bytes + bytes > body_max.0 {
             return false;
         }
         self.bytes += bytes;
-        self.frames.push(frame.clone());
+        if frame.len() >= SHARED_BYTES_MIN || self.is_empty() {
+            self.end_copied();
+            self.frames.push(frame.clone());
+        } else {
+            self.copied.extend_from_slice(frame);
+        }
         let before = self.budget.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
         before + bytes <= budget.0
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.copied.is_empty()
+    }
+
+    fn end_copied(&mut self) {
+        if !self.copied.is_empty() {
+            self.frames.push(self.copied.split().freeze());
+        }
     }
 
     /// Takes the frame that came first.
     pub(super) fn take_first(&mut self) -> Option<Bytes> {
+        self.end_copied();
         (!self.frames.is_empty()).then(|| self.frames.remove(0))
     }
 }
@@ -105,7 +121,28 @@ mod tests {
         assert!(!kept.add(&vec![7; 40_000].into()));
         let mut kept = Kept::new(&budget).unwrap();
         let byte = Bytes::from_static(b"x");
-        assert_eq!((0..100_000).take_while(|_| kept.add(&byte)).count(), 128);
+        let fit = (0..100_000).take_while(|_| kept.add(&byte)).count();
+        assert_eq!(fit, 64 << 10);
+    }
+
+    #[test]
+    fn a_body_that_drips_holds_on_to_none_of_the_buffers_it_was_read_into() {
+        let budget = budget(256 << 10, 1 << 20);
+        let mut kept = Kept::new(&budget).unwrap();
+        let mut sent = Vec::new();
+        let sizes = [100, 1, 7, 16 << 10, 3, 9_000, 40 << 10, 1];
+        for (n, size) in sizes.into_iter().enumerate() {
+            let buffer = Bytes::from(vec![u8::try_from(n).unwrap(); 64 << 10]);
+            let frame = buffer.slice(..size);
+            sent.extend_from_slice(&frame);
+            drop(buffer);
+            assert!(kept.add(&frame));
+            let is_shared = !frame.is_unique();
+            assert_eq!(is_shared, n == 0 || size >= 16 << 10, "frame {n}");
+        }
+        let again: Vec<_> = std::iter::from_fn(|| kept.take_first()).flatten().collect();
+        assert_eq!(again, sent);
+        assert!(kept.is_empty());
     }
 
     #[test]
