@@ -385,6 +385,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_comes_from_where_a_key_was_shown_leaves_last() {
+        let gate = gate(100, 2, 0);
+        enter(&gate, "192.0.2.1").unwrap().shows_key();
+        let neighbour = enter(&gate, "192.0.2.1").unwrap();
+        let other = enter(&gate, "192.0.2.2").unwrap();
+        let _newcomer = enter(&gate, "192.0.2.3").unwrap();
+        assert!(is_told_to_leave(&other).await);
+        assert!(!is_told_to_leave(&neighbour).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_pays_ahead_pays_once_and_has_it_back_for_a_key() {
+        let gate = gate(10_000, 10_000, 0);
+        let come = || enter(&gate, "192.0.2.1");
+        // Of 100, 2 are left after these; those that come at once pay for both.
+        let spent: Vec<_> = (0..98).map(|_| come().unwrap()).collect();
+        drop(spent);
+        let last = [come().unwrap(), come().unwrap()];
+        assert_eq!(come().unwrap_err(), Full::InVain);
+        let [pays, shows] = last;
+        drop(pays);
+        assert_eq!(come().unwrap_err(), Full::InVain);
+        shows.shows_key();
+        drop(shows);
+        let again = come().unwrap();
+        assert_eq!(come().unwrap_err(), Full::InVain);
+        // From a known address nothing is held against who shows none.
+        drop(again);
+        come().unwrap();
+    }
+
+    #[tokio::test]
     async fn who_shows_a_key_in_the_last_moment_stays() {
         let gate = gate(1, 1, 0);
         let first = gate.enter(None).unwrap();

@@ -8,6 +8,8 @@ use smallvec::SmallVec;
 
 use crate::config::ReplaySettings;
 
+/// What a shared frame counts at least: a small one holds on to much more than its own bytes, and its place is not free either.
+const FRAME_BYTES_MIN: u64 = 512;
 /// Smaller frames than this are copied together, but for the first, which is often all of a body: each holds on to the buffer that
 /// it was read into, four times as much as this. A body that drips would hold a buffer for each byte.
 const SHARED_BYTES_MIN: usize = 16 * 1024;
@@ -55,13 +57,15 @@ impl Kept {
 
     /// Keeps `frame` too; `false` when that would be too much.
     pub(super) fn add(&mut self, frame: &Bytes) -> bool {
-        let bytes = frame.len() as u64;
+        let is_shared = frame.len() >= SHARED_BYTES_MIN || self.is_empty();
+        let least = if is_shared { FRAME_BYTES_MIN } else { 0 };
+        let bytes = (frame.len() as u64).max(least);
         let ReplaySettings { body_max, budget } = self.budget.settings;
         if self.bytes + bytes > body_max.0 {
             return false;
         }
         self.bytes += bytes;
-        if frame.len() >= SHARED_BYTES_MIN || self.is_empty() {
+        if is_shared {
             self.end_copied();
             self.frames.push(frame.clone());
         } else {
@@ -122,7 +126,7 @@ mod tests {
         let mut kept = Kept::new(&budget).unwrap();
         let byte = Bytes::from_static(b"x");
         let fit = (0..100_000).take_while(|_| kept.add(&byte)).count();
-        assert_eq!(fit, 64 << 10);
+        assert_eq!(fit, (64 << 10) - 512 + 1);
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! Connections that come to nothing: how many an address may bring, and that nobody else notices.
 
-use std::net::SocketAddr;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::harness::{Setup, World, eventually, head, read_answer};
 use crate::hostile::{closed, good};
 use crate::routes::PROTOBUF;
 use crate::upstream::{Reply, Script};
+use crate::uses::{connect_from, try_connect_from};
 
-const HERE: &str = "127.0.0.9:0";
-const ELSEWHERE: &str = "127.0.0.10:0";
+const HERE: &str = "127.0.0.9";
+const ELSEWHERE: &str = "127.0.0.10";
 /// What HTTP/2 begins with, and then bytes that are none: a frame that is too long.
 const NO_HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\x04\0\0\0\0\0";
 
@@ -21,12 +20,6 @@ async fn world(strangers: u32) -> World {
         ..Setup::PATIENT
     };
     World::start_with(Script::Answer(Reply::new(200)), setup).await
-}
-
-async fn connect_from(from: &str, address: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(from.parse().unwrap())?;
-    socket.connect(address).await
 }
 
 /// Asks on an open connection; `None` when it has ended.
@@ -39,7 +32,7 @@ async fn ask(stream: &mut TcpStream, key: &str) -> Option<u16> {
 
 /// Asks with a key that nobody was given, on a connection of its own.
 async fn in_vain(from: &str, world: &World) -> Option<u16> {
-    let mut stream = connect_from(from, world.api).await.ok()?;
+    let mut stream = try_connect_from(from, world.api).await.ok()?;
     ask(&mut stream, world.keys.unknown.reveal()).await
 }
 
@@ -50,7 +43,7 @@ async fn kept_out(from: &str, world: &World) {
     let before = world.metric(name, label).await;
     let mut open = Vec::new();
     eventually("no more is let in", async || {
-        let Ok(mut stream) = connect_from(from, world.api).await else {
+        let Ok(mut stream) = try_connect_from(from, world.api).await else {
             return Ok(());
         };
         match ask(&mut stream, world.keys.unknown.reveal()).await {
@@ -68,7 +61,7 @@ async fn kept_out(from: &str, world: &World) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_whose_connections_come_to_nothing_is_kept_out_and_others_are_not() {
     let mut world = world(5).await;
-    let mut open = connect_from(HERE, world.api).await.unwrap();
+    let mut open = connect_from(HERE, world.api).await;
     let unknown = world.keys.unknown.reveal();
     assert_eq!(ask(&mut open, unknown).await, Some(401));
     for n in 0..5 {
@@ -77,7 +70,7 @@ async fn an_address_whose_connections_come_to_nothing_is_kept_out_and_others_are
     kept_out(HERE, &world).await;
     let key = world.keys.valid.reveal();
     // It may be reset before it is known to be open.
-    if let Ok(mut late) = connect_from(HERE, world.api).await {
+    if let Ok(mut late) = try_connect_from(HERE, world.api).await {
         assert_eq!(ask(&mut late, key).await, None, "too late to show a key");
     }
     assert_eq!(ask(&mut open, unknown).await, Some(401), "it goes on");
@@ -95,19 +88,19 @@ async fn an_address_whose_connections_come_to_nothing_is_kept_out_and_others_are
 async fn an_address_from_which_valid_keys_are_shown_is_let_in_whatever_else_comes() {
     let world = world(5).await;
     let key = world.keys.valid.reveal();
-    let mut known = connect_from(HERE, world.api).await.unwrap();
+    let mut known = connect_from(HERE, world.api).await;
     assert_eq!(ask(&mut known, key).await, Some(200));
     drop(known);
     for n in 0..20 {
         assert_eq!(in_vain(HERE, &world).await, Some(401), "{n}");
     }
-    let mut known = connect_from(HERE, world.api).await.unwrap();
+    let mut known = connect_from(HERE, world.api).await;
     assert_eq!(ask(&mut known, key).await, Some(200));
 }
 
 /// Sends this on a connection of its own, until that ends.
 async fn abuse(from: &str, world: &World, bytes: &[u8]) {
-    let mut stream = connect_from(from, world.api).await.unwrap();
+    let mut stream = connect_from(from, world.api).await;
     stream.write_all(bytes).await.unwrap();
     let mut rest = Vec::new();
     // A reset is an end as well.
@@ -123,7 +116,7 @@ async fn a_connection_that_was_ended_for_what_came_counts_as_ten_whoever_else_is
          content-type: application/x-protobuf\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n"
     );
     for (from, bytes) in [(HERE, NO_HTTP2), (ELSEWHERE, no_chunks.as_bytes())] {
-        let mut open = connect_from(from, world.api).await.unwrap();
+        let mut open = connect_from(from, world.api).await;
         assert_eq!(ask(&mut open, key).await, Some(200));
         abuse(from, &world, bytes).await;
         abuse(from, &world, bytes).await;

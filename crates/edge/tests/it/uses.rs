@@ -19,9 +19,14 @@ async fn world() -> World {
 
 /// A connection from an address of this machine.
 pub(crate) async fn connect_from(from: &str, to: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    socket.connect(to).await.unwrap()
+    try_connect_from(from, to).await.unwrap()
+}
+
+/// As [`connect_from`], where it may be refused.
+pub(crate) async fn try_connect_from(from: &str, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{from}:0").parse().unwrap())?;
+    socket.connect(to).await
 }
 
 async fn send(stream: &mut TcpStream, key: &ApiKey, agent: &[u8], expected: u16) {
