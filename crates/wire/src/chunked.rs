@@ -1,5 +1,5 @@
-//! HTTP/1.1's chunked coding (RFC 9112 section 7.1), strictly: CRLF only, bounded extensions and trailers, both discarded.
-//! Decodes data as it comes, never waiting for a chunk to be whole.
+//! HTTP/1.1's chunked coding (RFC 9112 section 7.1), strictly: CRLF only, bounded extensions and trailers, both discarded, and no
+//! bodies cut into crumbs. Decodes data as it comes, never waiting for a chunk to be whole.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,6 +7,12 @@ use bytes::{Bytes, BytesMut};
 const LINE_MAX: usize = 256;
 /// The longest trailer section, in bytes.
 const TRAILER_MAX: usize = 8 * 1024;
+
+/// A smaller chunk costs many times its bytes to take, and no good sender cuts its bodies so small.
+const CHUNK_BYTES_MIN: u64 = 16;
+/// So many smaller ones are taken all the same, and one more for each of these many bytes that came in larger ones.
+const SMALL_CHUNKS_MAX: u64 = 1000;
+const FORGIVING_BYTES: u64 = 1024;
 
 /// One step of decoding.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,11 +41,20 @@ enum State {
 
 /// Where in a chunked body a connection is.
 #[derive(Debug)]
-pub struct Decoder(State);
+pub struct Decoder {
+    state: State,
+    small_chunks: u64,
+    /// In chunks that are not small.
+    bytes: u64,
+}
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self(State::Size)
+        Self {
+            state: State::Size,
+            small_chunks: 0,
+            bytes: 0,
+        }
     }
 }
 
@@ -50,12 +65,15 @@ impl Decoder {
     /// [`BadChunk`] when the bytes break the coding; the connection cannot be used any further.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, BadChunk> {
         loop {
-            self.0 = match self.0 {
+            self.state = match self.state {
                 State::Size => match line(buffer, LINE_MAX)? {
                     None => return Ok(Decoded::More),
                     Some(line) => match chunk_size(&line)? {
                         0 => State::Trailer { seen: 0 },
-                        size => State::Data(size),
+                        size => {
+                            self.admit(size)?;
+                            State::Data(size)
+                        }
                     },
                 },
                 State::Data(left) => {
@@ -65,7 +83,7 @@ impl Decoder {
                     let take =
                         usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
                     let data = buffer.split_to(take).freeze();
-                    self.0 = match left - take as u64 {
+                    self.state = match left - take as u64 {
                         0 => State::DataEnd,
                         left => State::Data(left),
                     };
@@ -96,7 +114,21 @@ impl Decoder {
 
     /// Whether the body and its trailers are over.
     pub fn is_end(&self) -> bool {
-        self.0 == State::End
+        self.state == State::End
+    }
+
+    /// Judges a chunk by its size.
+    fn admit(&mut self, size: u64) -> Result<(), BadChunk> {
+        if size >= CHUNK_BYTES_MIN {
+            // What is declared need not come: then no small one comes behind it either.
+            self.bytes = self.bytes.saturating_add(size);
+            return Ok(());
+        }
+        self.small_chunks += 1;
+        if self.small_chunks > SMALL_CHUNKS_MAX + self.bytes / FORGIVING_BYTES {
+            return Err(BadChunk("too many chunks have hardly any content"));
+        }
+        Ok(())
     }
 }
 
@@ -186,6 +218,20 @@ mod tests {
                 "{step}"
             );
         }
+    }
+
+    #[test]
+    fn a_body_cut_into_crumbs_is_refused_and_one_with_crumbs_in_it_is_not() {
+        let crumbs = |count| b"f\r\n123456789012345\r\n".repeat(count);
+        let end = b"0\r\n\r\n";
+        assert!(decode(&[&crumbs(1000)[..], end].concat(), 999).is_ok());
+        assert!(decode(&[&crumbs(1001)[..], end].concat(), 999).is_err());
+        // 16 bytes are no crumb; and a megabyte forgives a thousand.
+        let small = b"10\r\n1234567890123456\r\n".repeat(10_000);
+        assert!(decode(&[&small[..], end].concat(), 999).is_ok());
+        let large = [&b"100000\r\n"[..], &vec![7; 1 << 20], b"\r\n"].concat();
+        assert!(decode(&[&large[..], &crumbs(2024), end].concat(), 9999).is_ok());
+        assert!(decode(&[&large[..], &crumbs(2025), end].concat(), 9999).is_err());
     }
 
     #[test]
