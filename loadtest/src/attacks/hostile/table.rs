@@ -21,8 +21,6 @@ pub(crate) struct Attack {
     pub(super) pause: Duration,
     /// Requests a second in all, where not as many as can be.
     pub(super) per_second: Option<u32>,
-    /// Whether the edge has nothing to object to: what it forwards is for others to open.
-    pub(crate) is_forwarded: bool,
     /// Whether no more are opened at a time than wait for an answer: many at once would be more than an upstream takes.
     pub(super) is_answered_first: bool,
     /// Whether it wants a listener with TLS.
@@ -50,7 +48,6 @@ impl Attack {
             addresses: 1,
             pause: Duration::ZERO,
             per_second: None,
-            is_forwarded: false,
             is_answered_first: false,
             is_over_tls: false,
             connection,
@@ -83,13 +80,6 @@ impl Attack {
 
     const fn spread_over(self, addresses: u16) -> Self {
         Self { addresses, ..self }
-    }
-
-    const fn forwarded(self) -> Self {
-        Self {
-            is_forwarded: true,
-            ..self
-        }
     }
 
     const fn answered_first(self) -> Self {
@@ -153,7 +143,7 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("large-headers-http2", "HTTP/2 heads of 1 MiB", connection!(headers::http2_large)),
     Attack::flood("hpack-bomb", "HTTP/2 heads of 16 KB that become 60 MB", connection!(headers::hpack_bomb)),
 
-    Attack::flood("tiny-chunks", "HTTP/1.1 bodies of a tenant in chunks of a byte", connection!(http1::tiny_chunks)).forwarded(),
+    Attack::flood("tiny-chunks", "HTTP/1.1 bodies of a tenant in chunks of a byte", connection!(http1::tiny_chunks)),
     Attack::flood("chunk-extension", "HTTP/1.1 chunks of a tenant whose extension never ends", connection!(http1::chunk_extension)),
     Attack::flood("trailers", "HTTP/1.1 trailers of a tenant that never end", connection!(http1::trailers)),
     Attack::flood("empty-lines", "HTTP/1.1 empty lines in the place of a request", connection!(http1::empty_lines)),
@@ -167,9 +157,9 @@ pub(crate) static ATTACKS: &[Attack] = &[
     Attack::flood("guess-unknown-spread", "the same from 250 addresses", connection!(guesses::unknown)).spread_over(250),
     Attack::flood("guess-grpc", "keys that nobody was given, gRPC", connection!(guesses::unknown_grpc)),
 
-    Attack::flood("bomb-gzip", "gzip 1:1000 of a tenant, 50 a second", connection!(bombs::gzip)).forwarded().per_second(50),
-    Attack::flood("bomb-zstd", "zstd 1:32,000 with a window of 2 TiB of a tenant, 50 a second", connection!(bombs::zstd)).forwarded().per_second(50),
-    Attack::flood("bomb-snappy", "snappy that claims 4 GiB of a tenant, 50 a second", connection!(bombs::snappy)).forwarded().per_second(50),
+    Attack::flood("bomb-gzip", "gzip 1:1000 of a tenant, 50 a second", connection!(bombs::gzip)).per_second(50),
+    Attack::flood("bomb-zstd", "zstd 1:32,000 with a window of 2 TiB of a tenant, 50 a second", connection!(bombs::zstd)).per_second(50),
+    Attack::flood("bomb-snappy", "snappy that claims 4 GiB of a tenant, 50 a second", connection!(bombs::snappy)).per_second(50),
     Attack::flood("bombs-no-key", "all three with keys that nobody was given", connection!(bombs::stranger)).per_second(150),
 
     Attack::flood("post-no-key", "64 MiB posts without a good key, HTTP/1.1", connection!(posts::length)).per_second(50),
