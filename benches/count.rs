@@ -2,6 +2,7 @@
 //! inflated bytes; bodies come in frames of 16 KiB.
 
 use std::hint::black_box;
+use std::io::{Read as _, Write as _};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -11,7 +12,11 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, TracesData};
 use prost::Message;
-use wire::count::{Counter, Format};
+use serde::de::IgnoredAny;
+use wire::count::{
+    BodyCounter, Bounds, Coding, Counter, Format, Framing, JsonCounter, JsonFormat, Scratch,
+    Written,
+};
 use wire::loki::{EntryAdapter, PushRequest, StreamAdapter};
 use wire::prometheus::v1::{Label, Sample, TimeSeries, WriteRequest};
 
@@ -36,21 +41,44 @@ fn attributes() -> Vec<KeyValue> {
     .to_vec()
 }
 
-/// 512 spans with six attributes.
+/// Numbers that look random and are the same each time (`SplitMix64`).
+fn noise(n: u64) -> u64 {
+    let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// 512 spans with six attributes; ids, times and one of the attributes differ, as they do.
 fn traces() -> TracesData {
-    let span = Span {
-        trace_id: vec![7; 16],
-        span_id: vec![7; 8],
-        name: "GET /v1/orders/{id}".to_owned(),
-        start_time_unix_nano: 1_700_000_000_000_000_000,
-        end_time_unix_nano: 1_700_000_000_100_000_000,
-        attributes: attributes(),
-        ..Span::default()
+    let span = |n: u64| {
+        let start = 1_700_000_000_000_000_000 + noise(n) % 1_000_000_000;
+        let mut attributes = attributes();
+        if let Some(KeyValue { value, .. }) = attributes.get_mut(3) {
+            *value = Some(AnyValue {
+                value: Some(Value::StringValue(format!(
+                    "user-{}",
+                    noise(n + 1) % 100_000
+                ))),
+            });
+        }
+        Span {
+            trace_id: [noise(n / 8), noise(n / 8 + 7)]
+                .map(u64::to_be_bytes)
+                .concat(),
+            span_id: noise(n + 3).to_be_bytes().to_vec(),
+            parent_span_id: noise(n + 2).to_be_bytes().to_vec(),
+            name: "GET /v1/orders/{id}".to_owned(),
+            start_time_unix_nano: start,
+            end_time_unix_nano: start + noise(n + 4) % 100_000_000,
+            attributes,
+            ..Span::default()
+        }
     };
     TracesData {
         resource_spans: vec![ResourceSpans {
             scope_spans: vec![ScopeSpans {
-                spans: vec![span; 512],
+                spans: (0..512).map(span).collect(),
                 ..ScopeSpans::default()
             }],
             ..ResourceSpans::default()
@@ -87,20 +115,36 @@ fn metrics() -> MetricsData {
 
 /// 512 series with one sample and eight labels: of all bodies the one with the most fields to step over.
 fn remote_write() -> WriteRequest {
-    let label = Label {
-        name: "namespace".to_owned(),
-        value: "orders-production".to_owned(),
-    };
-    let series = TimeSeries {
-        labels: vec![label; 8],
+    let names = [
+        "__name__",
+        "cluster",
+        "container",
+        "instance",
+        "job",
+        "namespace",
+        "node",
+        "pod",
+    ];
+    let series = |n: u64| TimeSeries {
+        labels: names
+            .into_iter()
+            .enumerate()
+            .map(|(at, name)| Label {
+                name: name.to_owned(),
+                value: format!(
+                    "orders-production-{:x}",
+                    noise(n / (1 << (7 - at))) % 0xffff
+                ),
+            })
+            .collect(),
         samples: vec![Sample {
-            value: 0.5,
-            timestamp: 1_700_000_000_000,
+            value: f64::from_bits(0x4000_0000_0000_0000 | noise(n) >> 12),
+            timestamp: 1_700_000_000_000 + (n % 16).cast_signed(),
         }],
         ..TimeSeries::default()
     };
     WriteRequest {
-        timeseries: vec![series; 512],
+        timeseries: (0..512).map(series).collect(),
         ..WriteRequest::default()
     }
 }
@@ -145,11 +189,93 @@ fn compare<M: Message + Default>(c: &mut Criterion, format: Format, message: &M)
     group.finish();
 }
 
+/// What counting a compressed body costs, beside inflating it by its library alone.
+fn compressed(c: &mut Criterion, format: Format, body: &[u8]) {
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body).ok();
+        encoder.finish().unwrap_or_default()
+    };
+    let zstd = zstd::encode_all(body, 3).unwrap_or_default();
+    let snappy = snap::raw::Encoder::new()
+        .compress_vec(body)
+        .unwrap_or_default();
+    let bounds = Bounds {
+        inflated_max_bytes: 1 << 30,
+        ratio_max: 10_000,
+    };
+    let mut scratch = Scratch::new();
+    let mut group = c.benchmark_group(format!("inflate {format:?}"));
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    for (coding, compressed) in [
+        (Coding::Gzip, &gzip),
+        (Coding::Zstd, &zstd),
+        (Coding::SnappyBlock, &snappy),
+    ] {
+        group.bench_function(format!("{coding:?} count"), |b| {
+            b.iter(|| {
+                let written = Written::Protobuf(format);
+                let mut counter = BodyCounter::new(written, coding, Framing::None, bounds);
+                for frame in black_box(compressed).chunks(FRAME_BYTES) {
+                    let mut rest = frame;
+                    while !counter.push(&mut rest, &mut scratch, usize::MAX) {}
+                }
+                counter.finish(&mut scratch)
+            });
+        });
+        group.bench_function(format!("{coding:?} library"), |b| {
+            let mut inflated = Vec::with_capacity(body.len());
+            b.iter(|| {
+                inflated.clear();
+                let compressed = black_box(&**compressed);
+                match coding {
+                    Coding::Gzip => flate2::read::GzDecoder::new(compressed)
+                        .read_to_end(&mut inflated)
+                        .is_ok(),
+                    Coding::Zstd => zstd::stream::read::Decoder::new(compressed)
+                        .and_then(|mut decoder| decoder.read_to_end(&mut inflated))
+                        .is_ok(),
+                    _ => {
+                        inflated.resize(body.len(), 0);
+                        snap::raw::Decoder::new()
+                            .decompress(compressed, &mut inflated)
+                            .is_ok()
+                    }
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What counting JSON costs, beside what serde needs to find its end.
+fn json(c: &mut Criterion) {
+    let body = serde_json::to_vec(&traces()).unwrap_or_default();
+    let mut group = c.benchmark_group("count JSON Traces");
+    group.throughput(Throughput::Bytes(body.len() as u64));
+    group.bench_function("walk", |b| {
+        b.iter(|| {
+            let mut counter = JsonCounter::new(JsonFormat::Traces);
+            for frame in black_box(&body).chunks(FRAME_BYTES) {
+                counter.push(frame);
+            }
+            counter.finish()
+        });
+    });
+    group.bench_function("serde", |b| {
+        b.iter(|| serde_json::from_slice::<IgnoredAny>(black_box(&body)).is_ok());
+    });
+    group.finish();
+}
+
 fn bodies(c: &mut Criterion) {
     compare(c, Format::Traces, &traces());
     compare(c, Format::Metrics, &metrics());
     compare(c, Format::RemoteWrite1, &remote_write());
     compare(c, Format::LokiPush, &loki_push());
+    compressed(c, Format::Traces, &traces().encode_to_vec());
+    compressed(c, Format::RemoteWrite1, &remote_write().encode_to_vec());
+    json(c);
 }
 
 criterion_group!(benches, bodies);

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use model::Signal;
 use ops::config::ByteSize;
 use tokio_util::sync::CancellationToken;
+use wire::count::Scratch;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConnectionSettings, RequestLogSettings, TrustedProxies};
@@ -19,6 +20,7 @@ use crate::keys::Keyring;
 use crate::log_limits::{LogLimits, Of};
 use crate::metrics::Metrics;
 use crate::protocol::Protocol;
+use crate::request::count::CountMemory;
 use crate::request::replay::ReplayBudget;
 use crate::spans::Spans;
 use crate::upstream::{Shared, Targets};
@@ -32,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) body_rate_min: ByteSize,
     pub(crate) suspend_grace: Duration,
     pub(crate) replay: Arc<ReplayBudget>,
+    pub(crate) count_memory: Arc<CountMemory>,
     pub(crate) connections: ConnectionSettings,
     pub(crate) trusted: Arc<TrustedProxies>,
     pub(crate) request_log: RequestLogSettings,
@@ -81,6 +84,7 @@ impl Blueprint {
         Ok(Self {
             settings: Arc::new(Settings {
                 replay: Arc::new(ReplayBudget::new(config.replay)),
+                count_memory: Arc::new(CountMemory::new(config.counting)),
                 body_max: config.body_max,
                 body_idle_max: config.body_idle_max,
                 body_rate_min: config.body_rate_min,
@@ -133,6 +137,8 @@ pub(crate) struct Worker {
     pub(crate) log_limits: Arc<LogLimits>,
     pub(crate) request_ids: RequestIds,
     pub(crate) date: DateCache,
+    /// What bodies are inflated into, one after the other.
+    pub(crate) scratch: Rc<RefCell<Scratch>>,
     pub(crate) draining: CancellationToken,
 }
 
@@ -160,6 +166,7 @@ impl Worker {
             log_limits,
             request_ids: RequestIds::new()?,
             date: DateCache::default(),
+            scratch: Rc::default(),
             draining,
         }))
     }

@@ -4,6 +4,7 @@
 mod acme;
 mod budgets;
 mod connections;
+mod counting;
 mod keys;
 mod listeners;
 mod log;
@@ -25,6 +26,7 @@ use store::DatabaseUrl;
 pub(crate) use self::acme::{AcmeSettings, ExternalAccount};
 pub(crate) use self::budgets::BudgetSettings;
 pub(crate) use self::connections::ConnectionSettings;
+pub(crate) use self::counting::CountSettings;
 pub(crate) use self::keys::KeySettings;
 pub(crate) use self::listeners::{ListenerSettings, TenantHeader};
 pub(crate) use self::log::RequestLogSettings;
@@ -62,6 +64,7 @@ pub struct Config {
     pub(crate) runtime: RuntimeSettings,
     pub(crate) upstreams: Vec<(String, UpstreamSettings)>,
     pub(crate) replay: ReplaySettings,
+    pub(crate) counting: CountSettings,
     /// Protocol, signal and the upstream's place in `upstreams`.
     pub(crate) routes: Vec<(Protocol, Signal, usize)>,
     /// What is logged, and how.
@@ -118,6 +121,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         budget: replay.or("budget", ByteSize(64 << 20)),
     };
     replay.finish();
+    let counting = counting::counting(&root.section("counting"));
     let ops = root.section("ops");
     let ops_address = ops.or("address", SocketAddr::from(([127, 0, 0, 1], 9600)));
     let tenant_labels_max = ops.or("tenant_labels_max", 1000);
@@ -156,6 +160,7 @@ fn build(root: &Section<'_>) -> Option<Config> {
         runtime,
         upstreams,
         replay: replayed,
+        counting,
         routes,
         log,
         request_log,

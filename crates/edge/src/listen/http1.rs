@@ -28,7 +28,7 @@ use crate::patience::Patience;
 use crate::refusal::Refusal;
 use crate::request;
 use crate::request::Blame;
-use crate::request::body::ClientBody;
+use crate::request::upload::ClientBody;
 use crate::send_queue::SendQueue;
 use crate::worker::Worker;
 
@@ -117,7 +117,7 @@ impl Stream {
                     Err(_) => {
                         self.body = BodyState::Broken;
                         self.is_malformed = true;
-                        let problem = "the chunked coding of the body is broken";
+                        let problem = "the chunked coding of the body is broken, or its chunks have hardly any content";
                         return Poll::Ready(Some(Err(Refusal::BadFraming { problem })));
                     }
                 },

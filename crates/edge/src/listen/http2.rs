@@ -30,7 +30,7 @@ use crate::metrics::Closed;
 use crate::refusal::Refusal;
 use crate::request;
 use crate::request::Blame;
-use crate::request::body::ClientBody;
+use crate::request::upload::ClientBody;
 use crate::worker::Worker;
 
 /// How much is read before other connections have their turn, in bytes.

@@ -20,6 +20,7 @@ use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use model::Signal;
+use wire::count::Uncounted;
 
 use self::config::ConfigMetrics;
 pub(crate) use self::connections::Closed;
@@ -65,10 +66,14 @@ impl Outcome {
     }
 }
 
+/// Why the items of a body that was answered before it was over are not known.
+pub(crate) const UNFINISHED: &str = "unfinished";
+
 /// Handles of one protocol and signal.
 pub(crate) struct Flow {
     pub(crate) requests: ByOutcome,
     pub(crate) received_bytes: Counter,
+    pub(crate) items: ByOutcome,
     pub(crate) duration: Histogram,
 }
 
@@ -95,6 +100,7 @@ impl ByOutcome {
 pub(crate) struct Metrics {
     flows: Vec<Flow>,
     refusals: Vec<(&'static str, Counter)>,
+    uncounted: Vec<(&'static str, Counter)>,
     pub(crate) unrouted: Counter,
     pub(crate) tenant_headers_ignored: Counter,
     pub(crate) connections: ConnectionMetrics,
@@ -161,9 +167,20 @@ impl Metrics {
                 )
             })
             .collect();
+        let uncounted = Uncounted::REASONS
+            .into_iter()
+            .chain([UNFINISHED])
+            .map(|reason| {
+                (
+                    reason,
+                    counter!("okmon_edge_uncounted_bodies_total", "reason" => reason),
+                )
+            })
+            .collect();
         Self {
             flows,
             refusals,
+            uncounted,
             unrouted: counter!("okmon_edge_unrouted_requests_total"),
             tenant_headers_ignored: counter!("okmon_edge_tenant_headers_ignored_total"),
             connections: ConnectionMetrics::register(),
@@ -209,6 +226,13 @@ impl Metrics {
             counter.increment(1);
         }
     }
+
+    /// Counts a body whose items were not counted: [`Uncounted::reason`], or [`UNFINISHED`].
+    pub(crate) fn uncounted(&self, reason: &'static str) {
+        if let Some((_, counter)) = self.uncounted.iter().find(|(known, _)| *known == reason) {
+            counter.increment(1);
+        }
+    }
 }
 
 fn flow(protocol: Protocol, signal: Signal) -> Flow {
@@ -218,6 +242,9 @@ fn flow(protocol: Protocol, signal: Signal) -> Flow {
             |outcome| counter!("okmon_edge_requests_total", "protocol" => protocol, "signal" => signal, "outcome" => outcome),
         ),
         received_bytes: counter!("okmon_edge_received_bytes_total", "protocol" => protocol, "signal" => signal),
+        items: ByOutcome::register(
+            |outcome| counter!("okmon_edge_items_total", "protocol" => protocol, "signal" => signal, "outcome" => outcome),
+        ),
         duration: histogram!("okmon_edge_request_duration_seconds", "protocol" => protocol, "signal" => signal),
     }
 }
@@ -230,6 +257,14 @@ fn describe() {
     describe_counter!(
         "okmon_edge_received_bytes_total",
         "Body bytes received, as sent (compressed)."
+    );
+    describe_counter!(
+        "okmon_edge_items_total",
+        "Spans, data points, samples, log records and lines in bodies, by how their requests ended."
+    );
+    describe_counter!(
+        "okmon_edge_uncounted_bodies_total",
+        "Bodies that passed without their items being counted, by why."
     );
     describe_histogram!(
         "okmon_edge_request_duration_seconds",

@@ -69,6 +69,7 @@ pub(crate) struct OfTenant {
 pub(crate) struct TenantFlow {
     requests: ByOutcome,
     received_bytes: Counter,
+    items: ByOutcome,
 }
 
 impl fmt::Debug for OfTenant {
@@ -87,10 +88,11 @@ impl OfTenant {
     }
 
     /// Counts a request that ended so.
-    pub(crate) fn count(&self, signal: Signal, outcome: Outcome, received_bytes: u64) {
+    pub(crate) fn count(&self, signal: Signal, outcome: Outcome, received_bytes: u64, items: u64) {
         if let Some(flow) = self.flow(signal) {
             flow.requests.of(outcome).increment(1);
             flow.received_bytes.increment(received_bytes);
+            flow.items.of(outcome).increment(items);
         }
     }
 
@@ -113,6 +115,12 @@ impl OfTenant {
                 "okmon_edge_tenant_received_bytes_total",
                 "tenant" => self.label.clone(), "signal" => signal
             ),
+            items: ByOutcome::register(|outcome| {
+                counter!(
+                    "okmon_edge_tenant_items_total",
+                    "tenant" => self.label.clone(), "signal" => signal, "outcome" => outcome
+                )
+            }),
         }
     }
 }
@@ -121,6 +129,10 @@ pub(super) fn describe() {
     describe_counter!(
         "okmon_edge_tenant_requests_total",
         "Requests with a tenant's key, by how they ended."
+    );
+    describe_counter!(
+        "okmon_edge_tenant_items_total",
+        "Items in bodies sent with a tenant's key, by how their requests ended."
     );
     describe_counter!(
         "okmon_edge_tenant_received_bytes_total",

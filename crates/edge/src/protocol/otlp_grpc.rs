@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use model::Signal;
+use wire::count::{Coding, Framing, Written};
 use wire::rpc::{RetryInfo, Status};
 
+use super::otlp_http;
 use crate::refusal::{Code, Refusal};
 use crate::request::body::Body;
 use crate::request::route::Media;
@@ -62,12 +64,21 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Checks the content type of a request to a gRPC method.
-pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<Media, Refusal> {
+pub(crate) fn check_media_type(headers: &HeaderMap, signal: Signal) -> Result<Media, Refusal> {
     let content_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     match content_type {
         Some(b"application/grpc" | b"application/grpc+proto") => Ok(Media {
             content_type: CONTENT_TYPE,
             content_encoding: None,
+            written: Written::Protobuf(otlp_http::format(signal)),
+            coding: match headers.get(&GRPC_ENCODING).map(HeaderValue::as_bytes) {
+                None | Some(b"identity") => Coding::Identity,
+                Some(b"gzip") => Coding::Gzip,
+                Some(b"zstd") => Coding::Zstd,
+                Some(b"snappy") => Coding::SnappyFramed,
+                Some(_) => Coding::Other,
+            },
+            framing: Framing::Grpc,
         }),
         _ => Err(Refusal::MediaType {
             problem: "this gRPC method takes content-type application/grpc or application/grpc+proto",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Response, header};
 use model::Signal;
+use wire::count::{Coding, Format, Framing, JsonFormat, Written};
 use wire::rpc::{RetryInfo, Status};
 
 use super::Dialect;
@@ -39,10 +40,14 @@ pub(crate) fn dialect(headers: &HeaderMap) -> Dialect {
 }
 
 /// Checks content type and encoding, and gives both in the bare, lower-case form that every backend takes.
-pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<Media, Refusal> {
-    let content_type = match super::media_type(headers) {
-        Some(media) if media.eq_ignore_ascii_case("application/x-protobuf") => PROTOBUF,
-        Some(media) if media.eq_ignore_ascii_case("application/json") => JSON,
+pub(crate) fn check_media_type(headers: &HeaderMap, signal: Signal) -> Result<Media, Refusal> {
+    let (content_type, written) = match super::media_type(headers) {
+        Some(media) if media.eq_ignore_ascii_case("application/x-protobuf") => {
+            (PROTOBUF, Written::Protobuf(format(signal)))
+        }
+        Some(media) if media.eq_ignore_ascii_case("application/json") => {
+            (JSON, Written::Json(json_format(signal)))
+        }
         _ => {
             return Err(Refusal::MediaType {
                 problem: "this path takes Content-Type application/x-protobuf or application/json",
@@ -61,10 +66,41 @@ pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<Media, Refusal> {
     let content_encoding = super::content_encoding(headers, &known).map_err(|()| Refusal::MediaType {
         problem: "this path takes one Content-Encoding: gzip, zstd, deflate, zlib, snappy, x-snappy-framed, lz4 or none",
     })?;
+    let coding = match content_encoding.as_ref().map(HeaderValue::as_bytes) {
+        None => Coding::Identity,
+        Some(b"gzip") => Coding::Gzip,
+        Some(b"zstd") => Coding::Zstd,
+        Some(b"deflate" | b"zlib") => Coding::Zlib,
+        Some(b"snappy") => Coding::Snappy,
+        Some(b"x-snappy-framed") => Coding::SnappyFramed,
+        Some(_) => Coding::Other,
+    };
     Ok(Media {
         content_type,
         content_encoding,
+        written,
+        coding,
+        framing: Framing::None,
     })
+}
+
+/// The message of a signal.
+pub(super) const fn format(signal: Signal) -> Format {
+    match signal {
+        Signal::Traces => Format::Traces,
+        Signal::Metrics => Format::Metrics,
+        Signal::Logs => Format::Logs,
+        Signal::Profiles => Format::Profiles,
+    }
+}
+
+const fn json_format(signal: Signal) -> JsonFormat {
+    match signal {
+        Signal::Traces => JsonFormat::Traces,
+        Signal::Metrics => JsonFormat::Metrics,
+        Signal::Logs => JsonFormat::Logs,
+        Signal::Profiles => JsonFormat::Profiles,
+    }
 }
 
 /// Writes a refusal as protobuf.

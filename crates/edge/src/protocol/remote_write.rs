@@ -2,6 +2,7 @@
 //! Sources: the two specifications (prometheus.io/docs/specs/prw), `protocols.md` of receivers for what they compare.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use wire::count::{Coding, Format, Framing, Written};
 
 use crate::refusal::Refusal;
 use crate::request::route::Media;
@@ -46,9 +47,9 @@ pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<Media, Refusal> {
     if !media.eq_ignore_ascii_case("application/x-protobuf") {
         return Err(wrong_type());
     }
-    let content_type = match super::parameter(headers, "proto") {
-        None | Some("prometheus.WriteRequest") => V1,
-        Some("io.prometheus.write.v2.Request") => V2,
+    let (content_type, format) = match super::parameter(headers, "proto") {
+        None | Some("prometheus.WriteRequest") => (V1, Format::RemoteWrite1),
+        Some("io.prometheus.write.v2.Request") => (V2, Format::RemoteWrite2),
         Some(_) => return Err(wrong_type()),
     };
     match super::content_encoding(headers, &["snappy"]) {
@@ -56,6 +57,9 @@ pub(crate) fn check_media_type(headers: &HeaderMap) -> Result<Media, Refusal> {
         Ok(_) => Ok(Media {
             content_type,
             content_encoding: Some(SNAPPY),
+            written: Written::Protobuf(format),
+            coding: Coding::SnappyBlock,
+            framing: Framing::None,
         }),
         Err(()) => Err(Refusal::MediaType {
             problem: "this path takes Content-Encoding snappy (block format) only",

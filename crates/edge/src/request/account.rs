@@ -10,12 +10,13 @@ use model::{KeyId, Signal};
 use tokio::time::Instant;
 
 use super::body::Body;
+use super::count::Counted;
 use super::route::Routed;
 use super::trace_parent::TraceParent;
 use super::{forward, tell};
 use crate::keys::Held;
 use crate::listen::Peer;
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, UNFINISHED};
 use crate::protocol::otlp_grpc::GRPC_STATUS;
 use crate::protocol::{Dialect, Protocol};
 use crate::refusal::Refusal;
@@ -31,6 +32,7 @@ const UNKNOWN: u16 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) received_bytes: Cell<u64>,
+    pub(crate) counted: Cell<Counted>,
 }
 
 /// Whose key a request has, as far as it got.
@@ -199,6 +201,7 @@ impl Entry {
         let metrics = &self.worker.metrics;
         metrics.requests_in_flight.decrement(1.0);
         let received_bytes = self.tally.received_bytes.get();
+        let items = self.items();
         let duration = self.started.elapsed();
         match self
             .flow
@@ -207,6 +210,7 @@ impl Entry {
             Some(flow) => {
                 flow.requests.of(self.outcome).increment(1);
                 flow.received_bytes.increment(received_bytes);
+                flow.items.of(self.outcome).increment(items);
                 flow.duration.record(duration);
             }
             None => metrics.unrouted.increment(1),
@@ -214,9 +218,23 @@ impl Entry {
         if let (Some(held), Some((_, signal))) = (&self.whose.held, self.flow) {
             let max = self.worker.current().settings.tenant_labels_max;
             let tenant = held.metrics(&metrics.tenants, max);
-            tenant.count(signal, self.outcome, received_bytes);
+            tenant.count(signal, self.outcome, received_bytes, items);
         }
         tell::tell(self, duration, received_bytes);
+    }
+
+    /// How many items the body had. Where nobody knows, and somebody should, that is counted.
+    fn items(&self) -> u64 {
+        let reason = match self.tally.counted.get() {
+            Counted::Off => return 0,
+            Counted::Items(items) => return items,
+            Counted::Uncounted(why) => why.reason(),
+            // Its upstream answered before it was over. Who leaves has sent no body.
+            Counted::Unfinished if self.outcome == Outcome::Abandoned => return 0,
+            Counted::Unfinished => UNFINISHED,
+        };
+        self.worker.metrics.uncounted(reason);
+        0
     }
 
     fn grpc_accepted(&self) -> bool {

@@ -10,10 +10,12 @@ use tracing::warn;
 use super::account::Tally;
 use super::admit::Admitted;
 use super::authenticate::TENANT;
-use super::body::{Body, ClientBody, Upload};
+use super::body::Body;
+use super::count::Counting;
 use super::reframe;
 use super::route::Routed;
 use super::trace_parent::TRACEPARENT;
+use super::upload::{ClientBody, Upload};
 use crate::config::Speaks;
 use crate::log_limits::Of;
 use crate::protocol::otlp_grpc::{
@@ -39,12 +41,14 @@ pub(crate) async fn forward(
     tally: Rc<Tally>,
 ) -> Result<Response<Body>, Refusal> {
     let target = Rc::clone(&admitted.routed.target);
+    let counting = Counting::new(&admitted.media, &settings.count_memory, &worker.scratch);
     let upload = Upload::new(
         body,
         tally,
         admitted.body_max,
         settings.body_rate_min,
         &settings.replay,
+        counting,
     );
     if admitted.routed.protocol == Protocol::OtlpGrpc && target.upstream.speaks != Speaks::Grpc {
         return reframe::call(worker, settings, &admitted, &parts, upload).await;

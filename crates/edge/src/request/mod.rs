@@ -6,21 +6,24 @@ mod admit;
 pub(crate) mod authenticate;
 pub(crate) mod body;
 mod client_address;
+pub(crate) mod count;
 pub(crate) mod forward;
 mod reframe;
 pub(crate) mod replay;
 pub(crate) mod route;
 mod tell;
 mod trace_parent;
+pub(crate) mod upload;
 
 use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, Version};
 
-use self::body::{Body, ClientBody};
+use self::body::Body;
 use self::client_address::client_address;
 pub(crate) use self::trace_parent::TraceParent;
+use self::upload::ClientBody;
 use crate::config::ConnectionSettings;
 use crate::listen::Peer;
 use crate::protocol::Dialect;

@@ -12,8 +12,9 @@ use wire::grpc::{EMPTY_MESSAGE, PREFIX_LEN, Prefix};
 use wire::rpc::Status;
 
 use super::admit::Admitted;
-use super::body::{Body, Upload};
+use super::body::Body;
 use super::forward;
+use super::upload::Upload;
 use crate::config::Kind;
 use crate::protocol::otlp_grpc::{self, GRPC_ENCODING, GRPC_TIMEOUT};
 use crate::refusal::Refusal;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Version};
 use model::Signal;
+use wire::count::{Coding, Framing, Written};
 
 use crate::protocol::{Dialect, Protocol, loki_push, otlp_grpc, otlp_http, remote_write};
 use crate::refusal::Refusal;
@@ -20,10 +21,13 @@ pub(crate) struct Routed {
     shared_path: bool,
 }
 
-/// Content type and encoding in the one form that every backend takes.
+/// Content type and encoding in the one form that every backend takes, and what they say of the body.
 pub(crate) struct Media {
     pub(crate) content_type: HeaderValue,
     pub(crate) content_encoding: Option<HeaderValue>,
+    pub(crate) written: Written,
+    pub(crate) coding: Coding,
+    pub(crate) framing: Framing,
 }
 
 /// What a path claims to be.
@@ -128,8 +132,8 @@ impl Routed {
             Protocol::OtlpGrpc if parts.version < Version::HTTP_2 => Err(Refusal::BadFraming {
                 problem: "gRPC needs HTTP/2: over TLS offer ALPN h2, without TLS use prior knowledge",
             }),
-            Protocol::OtlpGrpc => otlp_grpc::check_media_type(headers),
-            Protocol::OtlpHttp => otlp_http::check_media_type(headers),
+            Protocol::OtlpGrpc => otlp_grpc::check_media_type(headers, self.signal),
+            Protocol::OtlpHttp => otlp_http::check_media_type(headers, self.signal),
             Protocol::RemoteWrite
                 if self.shared_path && !remote_write::claims_shared_path(headers) =>
             {
@@ -139,7 +143,8 @@ impl Routed {
                 })
             }
             Protocol::RemoteWrite => remote_write::check_media_type(headers),
-            Protocol::LokiPush => loki_push::check_media_type(headers),
+            // The shared path is Loki's first API where it is not remote write.
+            Protocol::LokiPush => loki_push::check_media_type(headers, self.shared_path),
         }
     }
 }

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::patience::Patience;
 use crate::refusal::Refusal;
-use crate::request::body::Upload;
+use crate::request::upload::Upload;
 use crate::send_queue::SendQueue;
 
 /// How long a connection is kept without use: less than any backend's own limit that we know of.

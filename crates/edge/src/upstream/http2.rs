@@ -22,7 +22,7 @@ use super::{
     stood_still,
 };
 use crate::patience::Patience;
-use crate::request::body::Upload;
+use crate::request::upload::Upload;
 
 /// What an upstream may send us unasked; answers are small.
 const STREAM_WINDOW: u32 = 1024 * 1024;

@@ -29,7 +29,7 @@ use crate::config::{Kind, Speaks, UpstreamSettings};
 use crate::metrics::Metrics;
 use crate::protocol::otlp_grpc;
 use crate::refusal::Refusal;
-use crate::request::body::Upload;
+use crate::request::upload::Upload;
 
 /// Why an upstream gave no answer, or broke one off.
 #[derive(Debug, thiserror::Error)]
@@ -202,8 +202,10 @@ impl Upstream {
     async fn send(
         &self,
         request: UpstreamRequest<'_>,
-        upload: Upload,
+        mut upload: Upload,
     ) -> Result<Answer, UpstreamError> {
+        let gathered = upload.gather(self.timeouts.body_idle).await;
+        gathered.map_err(UpstreamError::Upload)?;
         let endpoints = &self.shared.endpoints;
         let place = endpoints.choose(self.chance(), None).map_err(no_endpoint)?;
         let first = Arc::clone(&place.endpoint);

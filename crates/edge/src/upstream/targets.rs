@@ -10,7 +10,7 @@ use super::{Answer, Shared, Upstream, UpstreamError, UpstreamRequest};
 use crate::config::{Kind, Speaks, UpstreamSettings};
 use crate::metrics::Metrics;
 use crate::protocol::{Protocol, loki_push, otlp_grpc, remote_write};
-use crate::request::body::Upload;
+use crate::request::upload::Upload;
 
 /// One place a route can lead to: an upstream and the path there.
 pub(crate) struct Target {

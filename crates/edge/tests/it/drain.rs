@@ -62,11 +62,7 @@ async fn requests_in_flight_are_answered_over_http1_and_http2() {
     let (response, mut stream) = send
         .send_request(request2(METHOD, &headers), false)
         .unwrap();
-    eventually("both are upstream", async || match world.upstream.heads() {
-        2 => Ok(()),
-        n => Err(n.to_string()),
-    })
-    .await;
+    world.in_flight(2).await;
     drop(send);
     let stopping = world.stopping();
     draining(&world).await;

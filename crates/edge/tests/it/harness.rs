@@ -268,6 +268,16 @@ impl World {
             .sum()
     }
 
+    /// Waits until so many requests are in flight.
+    pub(crate) async fn in_flight(&self, wanted: usize) {
+        eventually("requests in flight", async || {
+            let text = self.metrics().await;
+            let line = format!("okmon_edge_requests_in_flight {wanted}\n");
+            text.contains(&line).then_some(()).ok_or(line)
+        })
+        .await;
+    }
+
     /// A request that the upstream has seen the end of, the proper one or not.
     pub(crate) async fn seen_soon(&self) -> Seen {
         eventually("a request at the upstream", async || {

@@ -20,6 +20,7 @@ mod framing;
 mod harness;
 mod hostile;
 mod hostile_http2;
+mod items;
 mod key_outage;
 mod keys;
 mod metrics;

@@ -75,11 +75,7 @@ async fn a_request_in_flight_ends_as_it_began() {
     let request = request(&world, "", &[7; 1000]);
     let (begin, rest) = request.split_at(request.len() - 500);
     open.write_all(begin).await.unwrap();
-    eventually("it is upstream", async || match world.upstream.heads() {
-        1 => Ok(()),
-        n => Err(n.to_string()),
-    })
-    .await;
+    world.in_flight(1).await;
     let change = |text: String| {
         text.replace("body_max = '16MiB'", "body_max = '3B'")
             .replace(
@@ -140,11 +136,7 @@ async fn listeners_come_and_go() {
     let request = request(&world, "", b"busy");
     let (begin, rest) = request.split_at(request.len() - 2);
     busy.write_all(begin).await.unwrap();
-    eventually("it is upstream", async || match world.upstream.heads() {
-        2 => Ok(()),
-        n => Err(n.to_string()),
-    })
-    .await;
+    world.in_flight(1).await;
     let other = |text: String| {
         let more = "[listeners.more]\naddress = '127.0.0.1:0'\n";
         text.replace(lenient, more)

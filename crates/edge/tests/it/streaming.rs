@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 
-use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
@@ -37,6 +36,9 @@ pub(crate) fn bytes(length: usize) -> Vec<u8> {
     bytes.truncate(length);
     bytes
 }
+
+/// How much of a body the edge waits for before it asks the upstream.
+pub(crate) const GATHERED: usize = 16 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_any_size_arrive_as_they_were_sent() {
@@ -108,29 +110,67 @@ async fn grpc_frames_cut_anywhere_arrive_as_they_were_sent() {
 async fn a_body_that_stops_coming_is_given_up() {
     let world = World::start_with(Script::Answer(Reply::new(200)), Setup::IMPATIENT).await;
     let mut stream = connect(world.api).await;
-    stream
-        .write_all(head("/v1/traces", &headers(&world), 100).as_bytes())
-        .await
-        .unwrap();
-    stream.write_all(b"half").await.unwrap();
+    let begun = head("/v1/traces", &headers(&world), 2 * GATHERED);
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    stream.write_all(&[7; GATHERED]).await.unwrap();
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 408);
     assert!(!world.seen_soon().await.whole);
+    let mut stream = connect(world.api).await;
+    let small = head("/v1/traces", &headers(&world), 10) + "half";
+    stream.write_all(small.as_bytes()).await.unwrap();
+    assert_eq!(read_answer(&mut stream).await.unwrap().status, 408);
+    assert!(world.upstream.take_seen().is_empty(), "not asked for it");
 
     let mut send = http2(world.api).await.ready().await.unwrap();
     let (response, mut stream) = send
         .send_request(request2(METHOD, &grpc_headers(&world)), false)
         .unwrap();
-    stream
-        .send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false)
-        .unwrap();
+    let begun = [&[0, 0, 0, 200, 0][..], &[1; GATHERED]].concat();
+    stream.send_data(begun.into(), false).unwrap();
     assert_eq!(collect2(response).await.unwrap().grpc_status(), Some("14"));
     assert!(!world.seen_soon().await.whole);
     let cause = "cause=\"body_timeout\"";
     let counted = world.metric("okmon_edge_refusals_total", cause).await;
     assert!(
-        (counted - 2.0).abs() < 0.5,
+        (counted - 3.0).abs() < 0.5,
         "{counted} were said to be the client's doing"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_slowly_takes_nothing_of_the_upstreams_meanwhile() {
+    let mut world = World::start_with(Script::Answer(Reply::new(200)), Setup::PATIENT).await;
+    let url = format!("url = 'http://{}'", world.upstream.address);
+    world
+        .reload(|text| text.replace(&url, &format!("{url}\nrequests_max = 1")))
+        .await
+        .unwrap();
+    let (small, large) = (bytes(1000), bytes(2 * GATHERED));
+    let mut slow = Vec::new();
+    for (body, here) in [(&small, 999), (&large, GATHERED - 1)] {
+        let mut stream = connect(world.api).await;
+        let head = head("/v1/traces", &headers(&world), body.len());
+        let (begin, rest) = body.split_at(here);
+        let (first, second) = begin.split_at(here / 2);
+        let first = [head.as_bytes(), first].concat();
+        stream.write_all(&first).await.unwrap();
+        slow.push((stream, second, rest, body));
+    }
+    world.in_flight(2).await;
+    for (stream, second, ..) in &mut slow {
+        stream.write_all(second).await.unwrap();
+    }
+    for _ in 0..10 {
+        let answer = post(world.api, "/v1/traces", &headers(&world), b"quick").await;
+        assert_eq!(answer.status, 200, "its one place is free");
+        assert_eq!(world.upstream.take_seen().remove(0).body, b"quick");
+    }
+    for (mut stream, _, rest, body) in slow {
+        stream.write_all(rest).await.unwrap();
+        assert_eq!(read_answer(&mut stream).await.unwrap().status, 200);
+        let seen = world.upstream.take_seen().remove(0);
+        assert!(seen.whole && seen.body == *body, "{} bytes", body.len());
+    }
 }
 
 /// Waits until so many requests have begun to arrive upstream.
@@ -160,11 +200,9 @@ async fn abandoned(world: &World, wanted: f64) {
 async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
     let world = World::start(Script::Answer(Reply::new(200))).await;
     let mut stream = connect(world.api).await;
-    stream
-        .write_all(head("/v1/traces", &headers(&world), 100).as_bytes())
-        .await
-        .unwrap();
-    stream.write_all(b"half").await.unwrap();
+    let begun = head("/v1/traces", &headers(&world), 2 * GATHERED);
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    stream.write_all(&[7; GATHERED]).await.unwrap();
     arriving(&world, 1).await;
     drop(stream);
     abandoned(&world, 1.0).await;
@@ -174,9 +212,8 @@ async fn a_client_that_leaves_resets_the_upstream_and_counts_as_abandoned() {
     let (response, mut stream) = send
         .send_request(request2(METHOD, &grpc_headers(&world)), false)
         .unwrap();
-    stream
-        .send_data(Bytes::from_static(&[0, 0, 0, 0, 9, 1]), false)
-        .unwrap();
+    let begun = [&[0, 0, 0, 200, 0][..], &[1; GATHERED]].concat();
+    stream.send_data(begun.into(), false).unwrap();
     arriving(&world, 2).await;
     stream.send_reset(h2::Reason::CANCEL);
     drop(response);

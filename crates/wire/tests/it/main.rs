@@ -3,7 +3,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::float_cmp,
-    reason = "tests fail by panicking, and the floats compared were never computed with"
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    reason = "tests fail by panicking, read better than they run, and the floats compared were never computed with"
 )]
 
 mod count;

@@ -2,6 +2,8 @@
 
 mod bodies;
 mod decoded;
+mod inflated;
+mod json;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
