@@ -51,6 +51,9 @@ impl SnappyFrames {
             let [kind, low, mid, high] = *self.chunk.first_chunk().unwrap_or(&[0; HEAD_BYTES]);
             let length = usize::from(low) | usize::from(mid) << 8 | usize::from(high) << 16;
             match kind {
+                _ if !self.has_begun && kind != STREAM_IDENTIFIER => {
+                    return Err(Uncounted::Compression);
+                }
                 0x80..=0xfe => {
                     self.chunk.clear();
                     self.skipped_left = length;
@@ -91,9 +94,6 @@ impl SnappyFrames {
             self.has_begun = true;
             let is_right = self.chunk == STREAM_START;
             return is_right.then_some(0).ok_or(Uncounted::Compression);
-        }
-        if !self.has_begun {
-            return Err(Uncounted::Compression);
         }
         let mut decoder = FrameDecoder::new(STREAM_START.chain(&*self.chunk));
         let mut given = 0;

@@ -273,6 +273,16 @@ fn push_request(entries: usize) -> Vec<u8> {
 }
 
 #[test]
+fn what_comes_before_a_streams_beginning_is_no_snappy() {
+    let stream = compress(Coding::SnappyFramed, &push_request(3), 1);
+    let padding = b"\xfe\x02\x00\x00ab";
+    let with =
+        |parts: &[&[u8]]| count(Format::LokiPush, Coding::SnappyFramed, &parts.concat(), &[]);
+    assert_eq!(with(&[&stream, padding]), Ok(3));
+    assert_eq!(with(&[padding, &stream]), Err(Uncounted::Compression));
+}
+
+#[test]
 fn large_bodies_pass_through_little_memory() {
     let body = push_request(300_000);
     for coding in CODINGS {
